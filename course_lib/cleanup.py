@@ -1,0 +1,125 @@
+"""What the course left on this machine, by ledger and by label, and its removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from course_lib import ledger, reaper, shell
+from course_lib.errors import CourseError
+from course_lib.ledger import LABEL, Row, Session
+from course_lib.settings import CHECKOUT
+
+
+@dataclass
+class Survey:
+    """What is there. `left` should not be; `kept` and `in_use` are there on purpose."""
+
+    left: list[tuple[str, str]] = field(default_factory=list)
+    in_use: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[tuple[str, str, str]] = field(default_factory=list)
+    removed: list[tuple[str, str]] = field(default_factory=list)
+    build_cache: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        def named(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
+            return [{"kind": kind, "name": name} for kind, name in pairs]
+
+        return {
+            "left_behind": named(self.left),
+            "in_use": named(self.in_use),
+            "removed": named(self.removed),
+            "kept": [{"kind": kind, "name": name, "size": size} for kind, name, size in self.kept],
+            "build_cache": self.build_cache,
+        }
+
+    def lines(self) -> list[str]:
+        found = [f"removed      {kind} {name}" for kind, name in self.removed]
+        found += [f"LEFT BEHIND  {kind} {name}" for kind, name in self.left]
+        found += [f"in use       {kind} {name} (by a session that is running)" for kind, name in self.in_use]
+        found += [f"kept         {kind} {name} {size}" for kind, name, size in self.kept]
+        if self.build_cache:
+            found.append(f"kept         build cache {self.build_cache} (all of this engine's)")
+        if not self.left:
+            found.append("nothing is left behind")
+        return found
+
+
+def survey() -> Survey:
+    """Looks, and removes nothing. Objects of other clones count too: a clone that was deleted can't clean up itself."""
+    found = Survey()
+    seen: set[tuple[str, str]] = set()
+    for row in ledger.rows(lifetime="run"):
+        if row.session.alive:
+            found.in_use.append((row.kind, row.name))
+        elif _there(row):
+            found.left.append((row.kind, row.name))
+        else:
+            ledger.strike(row.kind, row.name)  # written down, never made
+        seen.add((row.kind, row.name))
+    for kind, name in reaper.labelled(f"{LABEL}.lifetime=run"):
+        if (kind, name) not in seen and not _of_living_session(kind, name):
+            found.left.append((kind, name))
+    found.kept = [(row.kind, row.name, _size(row)) for row in ledger.rows(lifetime="kept") if _there(row)]
+    found.build_cache = _build_cache()
+    return found
+
+
+def clean(*, everything: bool = False) -> Survey:
+    """Removes what ended sessions left; with `everything` also what is kept, and the build cache."""
+    before = survey()
+    for session in {row.session for row in ledger.rows(lifetime="run") if not row.session.alive}:
+        reaper.clean_up_after(session)
+    nobody = Session(0, 0.0)
+    reaper.remove_all(Row(kind, name, "run", "", nobody) for kind, name in before.left)  # type: ignore[arg-type]
+    removed = list(before.left)
+    if everything:
+        kept = [
+            row
+            for row in ledger.rows(lifetime="kept")
+            if row.checkout == str(CHECKOUT) or not Path(row.checkout).exists()
+        ]
+        removed += [(row.kind, row.name) for row in kept]
+        reaper.remove_all(kept)
+        if reaper.engine_answers():
+            shell.run(["docker", "builder", "prune", "--all", "--force"], timeout=300)
+    after = survey()
+    gone = {(kind, name) for kind, name in after.left} | {(kind, name) for kind, name, _ in after.kept}
+    after.removed = [pair for pair in removed if pair not in gone]
+    return after
+
+
+def _there(row: Row) -> bool:
+    try:
+        return reaper.exists(row.kind, row.name)
+    except CourseError:
+        return True  # nobody can tell while the engine does not answer: better listed than forgotten
+
+
+def _of_living_session(kind: str, name: str) -> bool:
+    asked = shell.run(
+        ["docker", kind, "inspect", f"--format={{{{index {'.Labels' if kind in ('network', 'volume') else '.Config.Labels'} \"{LABEL}.session\"}}}}", name],
+        show=False, check=False,
+    )  # fmt: skip
+    try:
+        return Session.parse(asked.output).alive
+    except ValueError:
+        return False
+
+
+def _size(row: Row) -> str:
+    if row.kind != "image":
+        return ""
+    asked = shell.run(["docker", "image", "inspect", "--format={{.Size}}", row.name], show=False, check=False)
+    return f"({int(asked.output) / 1e6:,.0f} MB)" if asked.output.isdigit() else ""
+
+
+def _build_cache() -> str:
+    asked = (
+        shell.run(["docker", "system", "df", "--format={{.Type}}\t{{.Size}}"], show=False, check=False, timeout=60)
+        if reaper.engine_answers()
+        else None
+    )
+    lines = asked.stdout.splitlines() if asked else []
+    return next((line.partition("\t")[2] for line in lines if line.startswith("Build Cache")), "")

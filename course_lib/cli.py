@@ -1,0 +1,290 @@
+"""`course`: what a person types. Parses, calls, prints; the work is done in the rooms."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from course_lib import shell
+from course_lib.errors import CourseError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=(
+    "From one machine to production: seven labs that deploy a model for real.\n\n"
+    "Start with `course doctor`, then `course lab`."
+))  # fmt: skip
+images_app = typer.Typer(
+    no_args_is_help=True, help="Base images: pin them by digest, carry them to a machine without a network."
+)
+bench_app = typer.Typer(no_args_is_help=True, help="The figures in the documents, measured again on this machine.")
+app.add_typer(images_app, name="images")
+app.add_typer(bench_app, name="bench")
+
+console = Console()
+notes = Console(stderr=True)
+
+
+def main() -> None:
+    """Runs the command; an error a person caused ends in a sentence, not in a traceback."""
+    try:
+        app()
+    except CourseError as error:
+        notes.print(f"[red]{escape(str(error))}[/red]", highlight=False)
+        sys.exit(1)
+
+
+def _show_commands() -> None:
+    shell.show_commands_with(lambda line: notes.print(f"[dim]$ {escape(line)}[/dim]", highlight=False, soft_wrap=True))
+
+
+@app.command()
+def setup() -> None:
+    """Makes this machine ready: an engine that answers, base images, the course's image.
+
+    After it, every lab runs without a network.
+
+    Example: `course setup`
+    """
+    from course_lib import images
+    from course_lib.host import setup as host_setup
+    from course_lib.images import registry
+
+    _show_commands()
+    found = host_setup.ready()
+    console.print(f"Docker Engine {found.version}")
+    console.print(images.ensure_inference_image())
+    console.print(registry.ensure_image())
+
+
+@app.command()
+def run(
+    labs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Lab ids (4.4.1) or notebooks (work/lab-4.4.1-….ipynb); none means all labs."),
+    ] = None,
+    solutions: Annotated[bool, typer.Option(help="Run the solutions; fail for exercises that don't pass.")] = False,
+) -> None:
+    """Executes labs from top to bottom against the real engine and writes reports/latest/index.html.
+
+    Ends with 0 when nothing failed, 1 when something did, 2 when a requested lab was not run.
+
+    Example: `course run 4.4.1`
+    """
+    from course_lib.runner import run as runner
+
+    found = runner.run(labs or [], solutions=solutions)
+    for result in found.labs:
+        steps = sum(step["status"] == "passed" for step in result.steps)
+        console.print(f"lab {result.lab.id}: {result.status}, {steps} of {len(result.steps)} steps", highlight=False)
+        for problem in result.problems:
+            console.print(f"  {escape(problem)}", style="red", highlight=False)
+    if found.problem:
+        notes.print(escape(found.problem), style="red", highlight=False)
+    for row in found.left_behind:
+        console.print(f"left behind: {row.kind} {row.name}", style="red")
+    console.print("report: reports/latest/index.html", highlight=False)
+    raise typer.Exit(found.exit_status)
+
+
+@app.command()
+def lab(
+    port: Annotated[int, typer.Option(help="Port of 127.0.0.1; the next free one is taken if it is not free.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Copies each lab's notebook to work/ (never over yours) and opens JupyterLab there.
+
+    Example: `course lab --no-browser`
+    """
+    from course_lib.lab import workspace
+    from course_lib.settings import settings
+
+    for said in workspace.prepare():
+        console.print(said, highlight=False)
+    if os.environ.get("SSH_CONNECTION"):
+        address = os.environ["SSH_CONNECTION"].split()[2]
+        browser = False
+        console.print(
+            f"You came by SSH. On your own machine: ssh -N -L {port}:127.0.0.1:{port} {os.environ.get('USER', 'you')}@{address}",
+            highlight=False,
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={settings().work_dir}",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+    ]
+    command += [] if browser else ["--no-browser"]
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def doctor(
+    lab: Annotated[str, typer.Option(help="Only what this lab needs.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    fix: Annotated[bool, typer.Option(help="Mend what can be mended.")] = False,
+) -> None:
+    """Looks at this machine and says what would stop a lab, and what to do about it.
+
+    Example: `course doctor --lab 4.4.1`
+    """
+    from course_lib import doctor as rooms
+
+    findings = rooms.examine(lab or None)
+    if fix:
+        _show_commands()
+        findings = rooms.mend(findings, lab or None)
+    if as_json:
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            style, sign = {
+                "ok": ("green", "✓"),
+                "note": ("cyan", "·"),
+                "warning": ("yellow", "!"),
+                "error": ("red", "✗"),
+            }[finding.severity]
+            console.print(
+                f"[{style}]{sign}[/{style}] [bold]{escape(finding.check)}[/bold]  {escape(finding.message)}",
+                highlight=False,
+            )
+            if finding.remedy:
+                console.print(f"    -> {escape(finding.remedy)}", highlight=False)
+    raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+@app.command()
+def cleanup(
+    check: Annotated[bool, typer.Option(help="Only look; ends with 1 when something is left behind.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Also what is kept on purpose: base images, the course's image, build cache.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What was found, as JSON.")] = False,
+) -> None:
+    """Removes what the course made and left; never touches anything else.
+
+    Example: `course cleanup --check`
+    """
+    from course_lib import cleanup as cleaning
+
+    found = cleaning.survey() if check else cleaning.clean(everything=all_)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        for line in found.lines():
+            console.print(line, highlight=False)
+    raise typer.Exit(1 if found.left else 0)
+
+
+@app.command()
+def build(
+    labs: Annotated[list[str] | None, typer.Argument(help="Lab ids; none means all.")] = None,
+    check: Annotated[bool, typer.Option(help="Only say what is stale; ends with 1 when something is.")] = False,
+    execute: Annotated[bool, typer.Option(help="Also execute the solutions and store their outputs.")] = True,
+) -> None:
+    """Makes labs/ and the executed solutions from solutions/*.py.
+
+    Example: `course build 4.4.1 --no-execute`
+    """
+    from course_lib.authoring import build as authoring
+    from course_lib.lab import catalog
+
+    wanted = [catalog.lab(one) for one in labs or list(catalog.LABS)]
+    if check:
+        found = [said for one in wanted for said in authoring.stale(one)]
+        for said in found:
+            console.print(said, style="red", highlight=False)
+        raise typer.Exit(1 if found else 0)
+    for one in wanted:
+        console.print(f"wrote labs/{authoring.write_learner_notebook(one).name}", highlight=False)
+        if execute:
+            path = authoring.execute_solution(
+                one, lambda number, total, label: notes.print(f"  {number}/{total} {escape(label)}", highlight=False)
+            )
+            console.print(f"wrote solutions/{path.name}", highlight=False)
+
+
+@images_app.command("pin")
+def images_pin() -> None:
+    """Asks the registries for each image's digest and rewrites docker/base/images.toml.
+
+    Example: `course images pin`
+    """
+    from course_lib.images import pins
+
+    said = pins.pin_all()
+    for name, digest in said.items():
+        console.print(f"{name}: {escape(digest)}", highlight=False)
+    raise typer.Exit(0 if all(digest.startswith("sha256:") for digest in said.values()) else 1)
+
+
+@images_app.command("save")
+def images_save(archive: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Writes the base images and the course's image to one archive, for a machine without a network.
+
+    Example: `course images save images.tar`
+    """
+    from course_lib.images import archive as archives
+
+    _show_commands()
+    console.print(f"{archives.save(archive) / 1e6:,.0f} MB", highlight=False)
+
+
+@images_app.command("load")
+def images_load(archive: Annotated[Path, typer.Argument(help="File that `course images save` wrote.")]) -> None:
+    """Loads an archive of images that `course images save` wrote.
+
+    Example: `course images load images.tar`
+    """
+    from course_lib.images import archive as archives
+
+    _show_commands()
+    for reference in archives.load(archive):
+        console.print(reference, highlight=False)
+
+
+@bench_app.command("image")
+def bench_image(
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+) -> None:
+    """Sizes and rebuild times of the naive and the optimised image.
+
+    Example: `course bench image --json image.json`
+    """
+    from course_lib.bench import image
+
+    _report(image.figures(), as_json)
+
+
+@bench_app.command("run")
+def bench_run(
+    lab: Annotated[str, typer.Argument(help="Lab to run.")] = "4.4.1",
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+) -> None:
+    """What the runner itself costs: time before the first cell, and share of a run outside cells.
+
+    Example: `course bench run 4.4.1`
+    """
+    from course_lib.bench import run as bench
+
+    _report(bench.figures(lab), as_json)
+
+
+def _report(figures: dict[str, object], as_json: Path | None) -> None:
+    for name, value in figures.items():
+        console.print(f"{name}: {value}", highlight=False)
+    if as_json:
+        as_json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

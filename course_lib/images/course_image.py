@@ -1,0 +1,111 @@
+"""The image that all seven labs deploy: built when it is first asked for, found again by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+
+from course_lib import shell
+from course_lib.errors import CourseError
+from course_lib.images import bases, buildkit
+from course_lib.images.engine_client import client
+from course_lib.ledger import LABEL, Lifetime
+from course_lib.settings import CHECKOUT, settings
+
+SERVER = CHECKOUT / "docker" / "inference-server"
+LOCK = SERVER / "requirements.txt"
+NAME = "course/inference-server"
+
+#: What the Dockerfile copies: another of these files makes another image.
+_CONTENT = ("Dockerfile", "requirements.txt", "keep_base_packages.py", "warm_imports.py", "models", "inference_server")
+
+
+def version() -> str:
+    """The server's version, from its pyproject.toml."""
+    return str(tomllib.loads((SERVER / "pyproject.toml").read_text())["project"]["version"])
+
+
+def revision() -> str:
+    """The checkout's git revision, short; `-dirty` when files differ from it; `unknown` outside a clone."""
+    try:
+        return shell.run(
+            ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=9"], show=False
+        ).output
+    except CourseError:
+        return "unknown"
+
+
+def content_hash() -> str:
+    """Twelve hexadecimal digits of everything that goes into the image."""
+    digest = hashlib.sha256()
+    for name in _CONTENT:
+        path = SERVER / name
+        for file in sorted(
+            [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        ):
+            digest.update(str(file.relative_to(SERVER)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def build_arguments(found: bases.Bases) -> dict[str, str]:
+    """The build arguments for the Dockerfile on this machine's bases."""
+    on_ngc = found.runtime == found.builder
+    return {
+        "BASE_IMAGE": found.runtime,
+        "BUILDER_IMAGE": found.builder,
+        "SYSTEM_SITE_PACKAGES": "true" if on_ngc else "false",
+        "VERSION": version(),
+        "REVISION": revision(),
+    }
+
+
+def tag() -> str:
+    """Version and revision: nobody has to ask which build `latest` was."""
+    return f"{NAME}:{version()}-{revision()}"
+
+
+def build_inference_image(
+    *, target: str | None = None, tag_as: str | None = None, lifetime: Lifetime = "kept"
+) -> buildkit.Built:
+    """Builds the server's image, or one of its stages, with BuildKit (a second build of the same tree takes under a second)."""
+    found = bases.ensure_for_profile()
+    return buildkit.build(
+        SERVER,
+        tag=tag_as or tag(),
+        target=target,
+        args=build_arguments(found),
+        labels=_marks() if target is None else {},
+        lifetime=lifetime,
+    )
+
+
+def build_builder_stage() -> buildkit.Built:
+    """Builds the first stage by itself, to look at what stays behind."""
+    return build_inference_image(target="builder", tag_as=f"{NAME}-builder:{version()}-{revision()}", lifetime="run")
+
+
+def _marks() -> dict[str, str]:
+    """The labels by which a finished image is found again."""
+    return {f"{LABEL}.content": content_hash(), f"{LABEL}.profile": settings().profile}
+
+
+def build_naive_image() -> buildkit.Built:
+    """Builds the "before": one stage, everything copied, compilers and all."""
+    found = bases.ensure()
+    return buildkit.build(
+        SERVER,
+        file=SERVER / "naive.Dockerfile",
+        tag=f"{NAME}-naive:{version()}-{revision()}",
+        args={"BUILDER_IMAGE": found.builder},
+    )
+
+
+def ensure_inference_image() -> str:
+    """The reference of the inference image, built if this content has not been built yet. Any lab's first cell may ask."""
+    bases.ensure_for_profile()
+    marks = [f"{key}={value}" for key, value in _marks().items()]
+    for image in client().images.list(filters={"label": marks}):
+        for reference in image.tags:
+            if reference.startswith(NAME + ":"):
+                return str(reference)
+    return build_inference_image().reference

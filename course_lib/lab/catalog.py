@@ -1,0 +1,87 @@
+"""The labs and their steps, and the readings without which a step did not happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from course_lib.errors import CourseError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One numbered step of a lab.
+
+    `needs` names the facts that have to be read back from a backend inside the step; without any one of them it fails.
+    """
+
+    id: str
+    title: str
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One lab: where its notebook is, and its steps."""
+
+    id: str
+    name: str
+    title: str
+    steps: tuple[Step, ...]
+
+    @property
+    def notebook(self) -> str:
+        return f"lab-{self.id}-{self.name}.ipynb"
+
+
+LABS: dict[str, Lab] = {
+    lab.id: lab
+    for lab in (
+        Lab(
+            "4.4.1",
+            "docker-ml-image",
+            "Docker: one image for a model",
+            (
+                Step("4.4.1.1", "A Dockerfile that extends its base", ("image.extends-base",)),
+                Step("4.4.1.2", "The model's dependencies, locked", ("image.packages-locked", "image.pip-check")),
+                Step(
+                    "4.4.1.3", "Two stages: build here, run there", ("image.nothing-left-of-the-build", "image.stages")
+                ),
+                Step(
+                    "4.4.1.4",
+                    "GPU support",
+                    ("container.device-request", "container.gpu-outcome", "server.predictions"),
+                ),
+                Step("4.4.1.5", "A health check that notices", ("container.healthy", "container.unhealthy")),
+                Step(
+                    "4.4.1.6",
+                    "Build, run, ask",
+                    ("image.built", "container.runs-image", "server.predictions", "server.chat"),
+                ),
+                Step("4.4.1.7", "What the size is made of", ("image.size", "images.compared")),
+            ),
+        ),
+    )
+}
+
+
+def lab(lab_id: str) -> Lab:
+    """A lab by its id.
+
+    Raises:
+        CourseError: there is none of that id; lists those there are.
+    """
+    if lab_id not in LABS:
+        raise CourseError(f"there is no lab {lab_id!r}", do=f"Choose one of: {', '.join(LABS)}.")
+    return LABS[lab_id]
+
+
+def step(step_id: str) -> Step:
+    """A step by its id, such as 4.4.1.6.
+
+    Raises:
+        CourseError: there is none of that id.
+    """
+    for one in lab(step_id.rpartition(".")[0]).steps:
+        if one.id == step_id:
+            return one
+    raise CourseError(f"there is no step {step_id!r}", do="The steps are listed by `lab.progress()`.")

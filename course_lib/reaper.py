@@ -1,0 +1,177 @@
+"""Removes what a session left, however the session ended.
+
+Exit handlers get about three seconds under papermill and none under nbval, so a detached process does it: it watches the
+session's process, and when that is gone it ends children that were still working for it and removes its *run* objects.
+It touches only what the ledger or a label says the course made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from course_lib import ledger, shell
+from course_lib.errors import CourseError
+from course_lib.ledger import LABEL, Row, Session
+
+#: Containers hold networks, volumes and images, so they go first; processes might still make containers, so before them.
+_ORDER = {"process": 0, "container": 1, "network": 2, "volume": 3, "image": 4, "folder": 5}
+
+_REMOVE = {
+    "container": ("docker", "rm", "--force", "--volumes"),
+    "network": ("docker", "network", "rm"),
+    "volume": ("docker", "volume", "rm", "--force"),
+    "image": ("docker", "image", "rm", "--force"),
+}
+_LIST = {
+    "container": ("docker", "ps", "--all", "--format={{.Names}}"),
+    "network": ("docker", "network", "ls", "--format={{.Name}}"),
+    "volume": ("docker", "volume", "ls", "--format={{.Name}}"),
+    "image": ("docker", "image", "ls", "--format={{.ID}}"),
+}
+_EXISTS = {
+    "container": ("docker", "container", "inspect", "--format=1"),
+    "network": ("docker", "network", "inspect", "--format=1"),
+    "volume": ("docker", "volume", "inspect", "--format=1"),
+    "image": ("docker", "image", "inspect", "--format=1"),
+}
+
+
+def engine_answers() -> bool:
+    """Whether a Docker engine can be asked at all."""
+    return shell.succeeds(["docker", "version", "--format={{.Server.Version}}"])
+
+
+def exists(kind: str, name: str) -> bool:
+    """Whether the thing a row speaks of is there.
+
+    Raises:
+        CourseError: the engine can't be asked, so nobody knows.
+    """
+    if kind == "folder":
+        return Path(name).exists()
+    if kind == "process":
+        return Session.parse(name).alive
+    asked = shell.run([*_EXISTS[kind], name], show=False, check=False, timeout=30)
+    if asked.stdout.strip() == "1":
+        return True
+    if "no such" in asked.stderr.lower() or "not found" in asked.stderr.lower():
+        return False
+    raise CourseError(
+        f"the Docker engine did not say whether {kind} {name} is there",
+        why=asked.stderr,
+        do="Start Docker and run `course cleanup` again.",
+    )
+
+
+def remove(row: Row) -> bool:
+    """Removes one thing and strikes its row once it is seen to be gone; says whether it is."""
+    try:
+        if row.kind == "folder":
+            shutil.rmtree(row.name, ignore_errors=True)
+        elif row.kind == "process":
+            _end(Session.parse(row.name))
+        elif exists(row.kind, row.name):
+            shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
+        if exists(row.kind, row.name):
+            return False
+    except CourseError:
+        return False
+    ledger.strike(row.kind, row.name)
+    return True
+
+
+def remove_all(rows: Iterable[Row]) -> list[Row]:
+    """Removes several, in an order in which none holds another; returns those that are still there."""
+    return [row for row in sorted(rows, key=lambda r: _ORDER[r.kind]) if not remove(row)]
+
+
+def labelled(*labels: str) -> list[tuple[str, str]]:
+    """(kind, name) of the engine's objects that carry all these labels; empty when no engine answers."""
+    found = []
+    for kind, command in _LIST.items():
+        try:
+            listed = shell.run(
+                [*command, *(f"--filter=label={label}" for label in labels)], show=False, timeout=30
+            ).output
+        except CourseError:
+            return []
+        found += [(kind, name) for name in listed.split()]
+    return found
+
+
+def left_by(session: Session) -> list[Row]:
+    """A session's *run* objects, by ledger and by label."""
+    known: dict[tuple[str, str], Row] = {
+        (row.kind, row.name): row for row in ledger.rows(lifetime="run", session=session)
+    }
+    for kind, name in labelled(f"{LABEL}.session={session.id}", f"{LABEL}.lifetime=run"):
+        if (kind, name) not in known:
+            known[kind, name] = Row(kind, name, "run", "", session)  # type: ignore[arg-type]
+    return list(known.values())
+
+
+def orphans(session: Session) -> list[psutil.Process]:
+    """Processes that were started for a session and outlived it: a `docker build`, say, that would still tag its image."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(shell.SESSION_VARIABLE) == session.id:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def clean_up_after(session: Session) -> list[Row]:
+    """Ends a dead session's children and removes its objects; returns what could not be removed."""
+    children = [child for child in orphans(session) if child.pid != session.pid]
+    for child in children:
+        _signal(child)
+    psutil.wait_procs(children, timeout=5)
+    left = remove_all(left_by(session))
+    for _ in range(4):  # the engine may still finish what a killed client had asked for
+        if not left and not left_by(session):
+            break
+        time.sleep(0.5)
+        left = remove_all(left_by(session))
+    return left
+
+
+def _signal(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.kill()
+
+
+def _end(process: Session) -> None:
+    """Ends exactly the process that was written down, never another that got its number."""
+    if not process.alive:
+        return
+    try:
+        handle = psutil.Process(process.pid)
+        handle.terminate()
+        handle.wait(10)
+    except psutil.TimeoutExpired:
+        _signal(handle)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def main() -> None:
+    session = Session.parse(sys.argv[1])
+    while session.alive:
+        time.sleep(0.3)
+    left = clean_up_after(session)
+    said = ", ".join(f"{row.kind} {row.name}" for row in left) or "nothing"
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} session {session.id} ended; left: {said}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Running labs headlessly: plan, execute, strict rules, live progress, report."""

@@ -1,0 +1,86 @@
+"""Which notebooks a run executes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from course_lib.errors import CourseError
+from course_lib.lab import catalog
+from course_lib.settings import CHECKOUT
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One notebook to execute and the lab it is of."""
+
+    lab: catalog.Lab
+    notebook: Path
+    kind: str
+    """`untouched` (labs/), `solution` (solutions/) or `copy` (a learner's own)."""
+
+
+def plan(wanted: Sequence[str], *, solutions: bool = False) -> list[Planned]:
+    """Turns lab ids and notebook paths into notebooks; nothing wanted means every lab.
+
+    Raises:
+        CourseError: an unknown lab, or a notebook that is missing, broken or of no lab.
+    """
+    planned = []
+    for one in wanted or list(catalog.LABS):
+        if one.endswith(".ipynb"):
+            planned.append(_copy(Path(one)))
+            continue
+        lab = catalog.lab(one)
+        planned.append(
+            Planned(
+                lab,
+                CHECKOUT / ("solutions" if solutions else "labs") / lab.notebook,
+                "solution" if solutions else "untouched",
+            )
+        )
+    for one_planned in planned:
+        read(one_planned.notebook)
+    return planned
+
+
+def _copy(path: Path) -> Planned:
+    for lab in catalog.LABS.values():
+        if path.name.startswith(f"lab-{lab.id}-"):
+            return Planned(lab, path.resolve(), "copy")
+    raise CourseError(
+        f"{path.name} is no notebook of a lab",
+        do="Give a copy that kept its name, such as work/lab-4.4.1-docker-ml-image.ipynb.",
+    )
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook from its file.
+
+    Raises:
+        CourseError: no such file, or it is not a notebook any more.
+    """
+    if not path.is_file():
+        raise CourseError(
+            f"there is no notebook {path.name} in {path.parent.name}/",
+            do="Check the path; `course build` makes labs/ from solutions/.",
+        )
+    try:
+        found: nbformat.NotebookNode = nbformat.read(path, as_version=4)
+        nbformat.validate(found)
+    except (
+        nbformat.reader.NotJSONError,
+        nbformat.ValidationError,
+        AttributeError,
+        KeyError,
+        UnicodeDecodeError,
+    ) as error:
+        raise CourseError(
+            f"{path.name} is not a readable notebook",
+            why=str(error).splitlines()[0][:200],
+            do=f"If it is your copy, rename it and run `make lab`, which copies the original again: nothing in labs/ was touched. If it is in labs/: git checkout {path.name}.",
+        ) from None
+    return found

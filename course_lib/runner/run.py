@@ -1,0 +1,118 @@
+"""One headless run, from the lock to the report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from course_lib import ledger, reaper, waits
+from course_lib.errors import CourseError
+from course_lib.host import setup
+from course_lib.lab import exercise, store
+from course_lib.runner import execute, lock, plan, progress, report, rules
+from course_lib.settings import CHECKOUT, settings
+
+
+def run(wanted: Sequence[str], *, solutions: bool = False) -> report.Report:
+    """Executes labs against the real engine and writes reports/latest/.
+
+    Args:
+        wanted: lab ids or notebooks; empty for all labs.
+        solutions: run solutions/ and fail for exercises that their answers don't pass.
+
+    Raises:
+        CourseError: the run can't begin. Once it has begun, whatever happens is in the report.
+    """
+    planned = plan.plan(wanted, solutions=solutions)
+    with lock.only_run():
+        begun = time.time()
+        run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+        folder = CHECKOUT / "reports" / run_id
+        folder.mkdir(parents=True)
+        found = report.Report.begin(run_id, [p.lab for p in planned])
+        try:
+            _sweep()
+            setup.ready()
+            with progress.RunProgress([p.lab.id for p in planned]) as shown:
+                for one in planned:
+                    _run_one(one, found, folder, run_id, shown, begun, solutions)
+        except CourseError as error:
+            found.problem = str(error)
+        except KeyboardInterrupt:
+            found.problem = "The run was interrupted (Ctrl-C)."
+        finally:
+            found.left_behind = left_behind()
+            found.finish()
+            report.write(found, folder)
+        return found
+
+
+def _run_one(
+    one: plan.Planned,
+    found: report.Report,
+    folder: Path,
+    run_id: str,
+    shown: progress.RunProgress,
+    begun: float,
+    solutions: bool,
+) -> None:
+    name = f"{one.kind} lab {one.lab.id}"
+    environment = {"COURSE_RUN_ID": run_id, "COURSE_STATE_DIR": str(settings().state_dir)}
+    if one.kind != "copy":  # what a learner has in work/ neither helps nor harms a run of the originals
+        environment["COURSE_WORK_DIR"] = str(folder / "work")
+    result = found.lab(one.lab.id)
+    result.begin(one.kind)
+    shown.begin(name)
+    executed: execute.Executed | None = None
+    try:
+        executed = execute.execute(
+            one.notebook,
+            folder / one.lab.notebook,
+            environment=environment,
+            parameters={},
+            on_cell=lambda number, total, label: shown.cell(number, total, label, name),
+        )
+    finally:
+        shown.end()
+        result.steps_from(store.steps(run_id), lambda step: store.evidence(run_id, step))
+        result.exercises_from(store.exercises(run_id), list(exercise.of_lab(one.lab.id).values()))
+        result.figures = store.figures(run_id, one.lab.id)
+    found.first_cell(begun, executed.first_cell_at)
+    problems = ([executed.error] if executed.error else []) + rules.broken(executed.notebook, one.lab)
+    if solutions:
+        problems += [
+            f"exercise {e['id']} is {e['status']}: {e['said']}"
+            for e in result.exercises
+            if e["status"] not in ("passed", "skipped")
+        ]
+    result.end(executed.seconds, problems, executed.overhead)
+    if not problems:
+        progress.remember(name, executed.seconds)
+    shown.say(f"{name}: {result.status} in {executed.seconds:.0f} s")
+
+
+def dead_sessions() -> set[ledger.Session]:
+    """Sessions of this checkout that have ended and still have *run* rows."""
+    return {row.session for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive}
+
+
+def _sweep() -> None:
+    """Removes what ended sessions of this checkout left, for the case that even their reaper was killed."""
+    for session in dead_sessions():
+        reaper.clean_up_after(session)
+
+
+def left_behind() -> list[ledger.Row]:
+    """Waits for the reapers of ended sessions, then does what they did not; returns what is there still."""
+
+    def all_gone() -> None:
+        if left := dead_sessions():
+            raise waits.NotYet(f"{len(left)} ended sessions have rows")
+
+    try:
+        waits.until(all_gone, what="the reaper", timeout=20)
+    except waits.WaitTimeout:
+        _sweep()
+    return [row for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive]

@@ -1,0 +1,9 @@
+"""Imports the libraries the server starts with, so that their bytecode, and only theirs, is written into the image."""
+
+import importlib
+
+for name in (
+    "fastapi", "fastapi.responses", "uvicorn", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.lifespan.on", "onnxruntime", "numpy", "tokenizers", "jinja2", "prometheus_client",
+):  # fmt: skip
+    importlib.import_module(name)
