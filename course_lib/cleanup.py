@@ -8,7 +8,7 @@ from typing import Any
 
 from course_lib import ledger, reaper, shell
 from course_lib.errors import CourseError
-from course_lib.ledger import LABEL, Row, Session
+from course_lib.ledger import Row, Session
 from course_lib.settings import CHECKOUT
 
 
@@ -58,7 +58,7 @@ def survey() -> Survey:
         else:
             ledger.strike(row.kind, row.name)  # written down, never made
         seen.add((row.kind, row.name))
-    for kind, name in reaper.labelled(f"{LABEL}.lifetime=run"):
+    for kind, name in reaper.labelled(lifetime="run"):
         if (kind, name) not in seen and not _of_living_session(kind, name):
             found.left.append((kind, name))
     found.kept = [(row.kind, row.name, _size(row)) for row in ledger.rows(lifetime="kept") if _there(row)]
@@ -98,10 +98,9 @@ def _there(row: Row) -> bool:
 
 
 def _of_living_session(kind: str, name: str) -> bool:
-    asked = shell.run(
-        ["docker", kind, "inspect", f"--format={{{{index {'.Labels' if kind in ('network', 'volume') else '.Config.Labels'} \"{LABEL}.session\"}}}}", name],
-        show=False, check=False,
-    )  # fmt: skip
+    labels = ".Labels" if kind in ("network", "volume") else ".Config.Labels"
+    wanted = f'{{{{index {labels} "{ledger.label_prefix(kind)}.session"}}}}'
+    asked = shell.run(["docker", kind, "inspect", f"--format={wanted}", name], show=False, check=False)
     try:
         return Session.parse(asked.output).alive
     except ValueError:

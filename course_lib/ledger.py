@@ -125,18 +125,25 @@ def rows(
     ]
 
 
-def labels(lifetime: Lifetime = "run") -> dict[str, str]:
+def label_prefix(kind: str) -> str:
+    """Where the labels of a kind begin. A container inherits its image's labels, so the two must not share any:
+    a container that somebody starts from the course's image is theirs, not the course's."""
+    return f"{LABEL}.image" if kind == "image" else LABEL
+
+
+def labels(lifetime: Lifetime = "run", kind: str = "container") -> dict[str, str]:
     """The labels every Docker object of the course carries."""
+    prefix = label_prefix(kind)
     return {
-        f"{LABEL}.lifetime": lifetime,
-        f"{LABEL}.checkout": settings().checkout_id,
-        f"{LABEL}.session": Session.current().id,
+        f"{prefix}.lifetime": lifetime,
+        f"{prefix}.checkout": settings().checkout_id,
+        f"{prefix}.session": Session.current().id,
     }
 
 
-def label_arguments(lifetime: Lifetime = "run") -> list[str]:
+def label_arguments(lifetime: Lifetime = "run", kind: str = "container") -> list[str]:
     """The same labels as `docker` takes them."""
-    return [f"--label={key}={value}" for key, value in labels(lifetime).items()]
+    return [f"--label={key}={value}" for key, value in labels(lifetime, kind).items()]
 
 
 _reapers: set[str] = set()

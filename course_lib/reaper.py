@@ -19,7 +19,7 @@ import psutil
 
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
-from course_lib.ledger import LABEL, Row, Session
+from course_lib.ledger import Row, Session, label_prefix
 
 #: Containers hold networks, volumes and images, so they go first; processes might still make containers, so before them.
 _ORDER = {"process": 0, "container": 1, "network": 2, "volume": 3, "image": 4, "folder": 5}
@@ -93,14 +93,13 @@ def remove_all(rows: Iterable[Row]) -> list[Row]:
     return [row for row in sorted(rows, key=lambda r: _ORDER[r.kind]) if not remove(row)]
 
 
-def labelled(*labels: str) -> list[tuple[str, str]]:
-    """(kind, name) of the engine's objects that carry all these labels; empty when no engine answers."""
+def labelled(**marks: str) -> list[tuple[str, str]]:
+    """(kind, name) of the engine's objects that carry all these labels of ours; empty when no engine answers."""
     found = []
     for kind, command in _LIST.items():
+        filters = [f"--filter=label={label_prefix(kind)}.{key}={value}" for key, value in marks.items()]
         try:
-            listed = shell.run(
-                [*command, *(f"--filter=label={label}" for label in labels)], show=False, timeout=30
-            ).output
+            listed = shell.run([*command, *filters], show=False, timeout=30).output
         except CourseError:
             return []
         found += [(kind, name) for name in listed.split()]
@@ -112,7 +111,7 @@ def left_by(session: Session) -> list[Row]:
     known: dict[tuple[str, str], Row] = {
         (row.kind, row.name): row for row in ledger.rows(lifetime="run", session=session)
     }
-    for kind, name in labelled(f"{LABEL}.session={session.id}", f"{LABEL}.lifetime=run"):
+    for kind, name in labelled(session=session.id, lifetime="run"):
         if (kind, name) not in known:
             known[kind, name] = Row(kind, name, "run", "", session)  # type: ignore[arg-type]
     return list(known.values())

@@ -91,7 +91,9 @@ def scrub(executed: nbformat.NotebookNode, scratch: Path) -> nbformat.NotebookNo
         str(Path.home()): "~",
         socket.gethostname(): "host",
     }
-    pattern = re.compile("|".join(re.escape(key) for key in sorted(replaced, key=len, reverse=True) if len(key) > 2))
+    # As whole words: a machine called "vm" must not change "llvm".
+    longest_first = sorted(replaced, key=len, reverse=True)
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(key)}(?!\w)" for key in longest_first))
 
     def clean(value: object) -> object:
         if isinstance(value, str):

@@ -21,6 +21,7 @@ class EngineState(Enum):
     READY = "ready"
     NOT_INSTALLED = "not installed"
     STOPPED = "installed but stopped"
+    HANGING = "running but not answering"
     PERMISSION_DENIED = "permission denied"
     REMOTE = "a remote context"
     ROOTLESS = "rootless"
@@ -50,11 +51,16 @@ class Engine:
 _REMEDIES = {
     EngineState.NOT_INSTALLED: "Run `make doctor ARGS=--fix`, which installs Debian's or Ubuntu's own packages, or install Docker Engine or Docker Desktop yourself.",
     EngineState.STOPPED: "Start it: `sudo systemctl start docker` (or `make doctor ARGS=--fix` where no systemd runs).",
+    EngineState.HANGING: "Look at `journalctl -u docker` (a full disk is the usual cause), then restart it: `sudo systemctl restart docker`.",
     EngineState.PERMISSION_DENIED: "Run `sudo usermod -aG docker $USER`, log out and in again (a new terminal is not enough), and repeat the command. For this one run: `sudo -E make labs`.",
     EngineState.REMOTE: "The labs publish ports on this machine: run `docker context use default`, or unset DOCKER_HOST, or work on the machine where the engine is.",
     EngineState.DESKTOP_OFF: "Start Docker Desktop, wait until its whale stands still, and repeat the command.",
-    EngineState.WSL_WITHOUT_INTEGRATION: "In Docker Desktop: Settings, Resources, WSL integration, switch this distribution on; then repeat the command.",
+    EngineState.WSL_WITHOUT_INTEGRATION: "Start Docker Desktop on Windows; in its Settings, Resources, WSL integration, switch this distribution on (a WSL 1 distribution first needs `wsl --set-version NAME 2`); then repeat the command.",
 }
+
+
+#: How a probe that ran out of time is told from one that was refused.
+_TOO_LATE = "did not answer within"
 
 
 def remedy(state: EngineState) -> str:
@@ -86,27 +92,28 @@ def _installed() -> bool:
 
 
 def _desktop_installed() -> bool:
-    return Path("/Applications/Docker.app").exists() or Path.home().joinpath(".docker/desktop").exists()
+    # In WSL, Desktop's `docker` is a link into a disk that is there only while Desktop runs.
+    link = Path("/usr/bin/docker")
+    dangling = link.is_symlink() and "docker-desktop" in str(link.readlink())
+    return dangling or Path("/Applications/Docker.app").exists() or Path.home().joinpath(".docker/desktop").exists()
 
 
 def classify(words: str, *, endpoint: str, installed: bool, desktop: bool, wsl: bool) -> EngineState:
     """The state that a failed `docker version` speaks of. Pure, so that every row of it is tested."""
     low = words.lower()
+    if endpoint.startswith(("tcp://", "ssh://", "http://", "https://")):
+        return EngineState.REMOTE  # before all words: ssh says "Permission denied", too
     if "permission denied" in low:
         return EngineState.PERMISSION_DENIED
-    if wsl and ("wsl 2 distro" in low or "wsl integration" in low):
+    if wsl and ("could not be found in this wsl" in low or "wsl integration" in low):
         return EngineState.WSL_WITHOUT_INTEGRATION
-    if endpoint.startswith(("tcp://", "ssh://", "http://", "https://")):
-        return EngineState.REMOTE
-    if desktop or "desktop" in endpoint:
+    if _TOO_LATE in low:
+        return EngineState.HANGING
+    if "desktop" in endpoint:
         return EngineState.DESKTOP_OFF
-    if installed:
+    if installed:  # before Desktop: its folder stays in the home when somebody changes to the engine
         return EngineState.STOPPED
-    return (
-        EngineState.WSL_WITHOUT_INTEGRATION
-        if wsl and "could not be found in this wsl" in low
-        else EngineState.NOT_INSTALLED
-    )
+    return EngineState.DESKTOP_OFF if desktop else EngineState.NOT_INSTALLED
 
 
 def probe() -> Engine:
@@ -119,8 +126,9 @@ def probe() -> Engine:
         info = shell.run(["docker", "info", "--format={{json .}}"], show=False, check=False, timeout=10)
         said = json.loads(info.stdout) if info.stdout.startswith("{") else {}
         errors = "\n".join(said.get("ServerErrors") or []) or info.stderr.strip()
+        errors = errors or ("" if said else info.stdout.strip())  # WSL's stand-in for `docker` speaks on stdout
     except shell.CommandError:
-        said, errors = {}, "`docker info` did not answer within 10 s"
+        said, errors = {}, f"`docker info` {_TOO_LATE} 10 s"
     if not said.get("ServerVersion"):
         state = classify(errors, endpoint=endpoint, installed=_installed(), desktop=_desktop_installed(), wsl=_in_wsl())
         return Engine(state, errors or "the engine did not answer")

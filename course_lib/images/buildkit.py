@@ -130,7 +130,7 @@ def build(
     if (bundle := settings().ca_bundle) is not None:
         command += [f"--secret=id=ca_bundle,src={bundle}"]
     shown = shell.readable([*command, str(context)])
-    command += ledger.label_arguments(lifetime)
+    command += ledger.label_arguments(lifetime, "image")
     command += [f"--label={key}={value}" for key, value in (labels or {}).items()]
     shell.announce(shown)
 

@@ -88,13 +88,16 @@ class Container:
         ]
         return "\n".join([*parts, f"Last health probe: {self.last_probe()}", "Its last log lines:", self.logs()])
 
-    def wait_healthy(self, timeout: float = 60) -> None:
+    def wait_healthy(self, timeout: float = 60, *, again: bool = False) -> None:
         """Waits until the image's HEALTHCHECK says healthy, and records it.
+
+        Args:
+            again: it is unhealthy now and expected to recover, so that alone is no reason to stop waiting.
 
         Raises:
             CourseError: it exited, turned unhealthy, has no health check, or took too long; with state and log lines.
         """
-        self._wait_health("healthy", wrong="unhealthy", timeout=timeout)
+        self._wait_health("healthy", wrong=None if again else "unhealthy", timeout=timeout)
         record("container.healthy", "docker", self.name, image=self.image, health="healthy")
 
     def wait_unhealthy(self, timeout: float = 60) -> None:

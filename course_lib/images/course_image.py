@@ -86,7 +86,7 @@ def build_builder_stage() -> buildkit.Built:
 
 def _marks() -> dict[str, str]:
     """The labels by which a finished image is found again."""
-    return {f"{LABEL}.content": content_hash(), f"{LABEL}.profile": settings().profile}
+    return {f"{LABEL}.image.content": content_hash(), f"{LABEL}.image.profile": settings().profile}
 
 
 def build_naive_image() -> buildkit.Built:

@@ -6,49 +6,70 @@ import json
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
 from course_lib.images import inspection
 from course_lib.lab import record
 
-_LIST = """
-import json
+#: Prints what is installed and the environment that a lock's markers speak of (PEP 508).
+_LOOK = """
+import json, os, platform, sys
 from importlib import metadata
-print(json.dumps({d.metadata["Name"]: d.version for d in metadata.distributions()}))
+print(json.dumps({
+    "installed": {d.metadata["Name"]: d.version for d in metadata.distributions()},
+    "environment": {
+        "implementation_name": sys.implementation.name, "implementation_version": platform.python_version(),
+        "os_name": os.name, "platform_machine": platform.machine(), "platform_python_implementation": "CPython",
+        "platform_release": "", "platform_system": platform.system(), "platform_version": "",
+        "python_full_version": platform.python_version(),
+        "python_version": ".".join(platform.python_version_tuple()[:2]), "sys_platform": sys.platform,
+    },
+}))
 """
 
 
-def installed(reference: str) -> dict[str, str]:
-    """Name and version of each package that the image's Python finds."""
-    found: dict[str, str] = json.loads(inspection.in_container(reference, _LIST))
-    return {_normalised(name): version for name, version in found.items()}
+def look(reference: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Name and version of each package that the image's Python finds, and that Python's marker environment."""
+    said: dict[str, Any] = json.loads(inspection.in_container(reference, _LOOK))
+    return {canonicalize_name(name): version for name, version in said["installed"].items()}, said["environment"]
 
 
-def locked(lock: Path) -> dict[str, str]:
-    """Name and version of each package that a lock would install anywhere; markers are not evaluated."""
-    pairs = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", lock.read_text(), flags=re.M)
-    return {_normalised(name): version for name, version in pairs}
+def locked(lock: str, environment: dict[str, str]) -> dict[str, str]:
+    """Name and version of each package that a hashed lock installs in an environment."""
+    found = {}
+    for line in re.findall(r"^[A-Za-z0-9][^\\\n#]*", lock, flags=re.M):
+        requirement = Requirement(line.strip())
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            found[canonicalize_name(requirement.name)] = str(requirement.specifier).removeprefix("==")
+    return found
 
 
-def require_locked(reference: str, lock: Path) -> dict[str, str]:
-    """Reads back that the image's packages are the lock's, version by version.
+def require_locked(reference: str, lock: Path, base: str) -> dict[str, str]:
+    """Reads back that the image holds what the lock says for its platform, version by version.
+
+    What the base brought stays the base's (NGC's packages are built to fit its torch) and is not compared.
 
     Raises:
-        CourseError: one is missing from the image or has another version.
+        CourseError: a package is missing from the image or has another version.
     """
-    want, have = locked(lock), installed(reference)
-    other = {n: have[n] for n in want if n in have and have[n] != want[n]}
-    if other or not have.keys() & want.keys():
+    have, environment = look(reference)
+    of_base, _ = look(base)
+    want = {name: version for name, version in locked(lock.read_text(), environment).items() if name not in of_base}
+    other = {name: have.get(name, "missing") for name, version in want.items() if have.get(name) != version}
+    if other or not want:
         raise CourseError(
             f"{reference} does not hold what {lock.name} locks",
             why="\n".join(f"{n}: {v} in the image, {want[n]} in the lock" for n, v in other.items())
-            or "None of its packages is there.",
+            or "It locks nothing.",
             do="Install from the lock, with --require-hashes.",
         )
-    ours = {n: v for n, v in have.items() if n in want}
-    record("image.packages-locked", "docker", reference, packages=len(ours), lock=lock.name)
-    return ours
+    record("image.packages-locked", "docker", reference, packages=len(want), of_the_base=len(of_base), lock=lock.name)
+    return {name: have[name] for name in want}
 
 
 def pip_check(reference: str) -> None:
@@ -59,10 +80,16 @@ def pip_check(reference: str) -> None:
     """
     name = f"course-pip-check-{ledger.Session.current().pid}"
     ledger.write_down("container", name)
+    command = [
+        "docker",
+        "create",
+        "--network=none",
+        f"--name={name}",
+        *ledger.label_arguments(),
+        "--entrypoint=python3",
+    ]
     try:
-        shell.run(
-            ["docker", "create", "--network=none", f"--name={name}", *ledger.label_arguments(), "--entrypoint=python3", reference,
-             "/tmp/pip", "check", "--disable-pip-version-check"], show=False)  # fmt: skip
+        shell.run([*command, reference, "/tmp/pip", "check", "--disable-pip-version-check"], show=False)
         shell.run(["docker", "cp", str(resources.files("pip")), f"{name}:/tmp/pip"], show=False)
         said = shell.run(
             ["docker", "start", "--attach", name], do="Let the resolver choose again (make lock).", timeout=120
@@ -71,7 +98,3 @@ def pip_check(reference: str) -> None:
         shell.run(["docker", "rm", "--force", name], show=False, check=False)
         ledger.strike("container", name)
     record("image.pip-check", "docker", reference, said=said.output)
-
-
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

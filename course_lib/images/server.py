@@ -27,8 +27,7 @@ class Sample:
 
 def samples(count: int = 20) -> list[Sample]:
     """Labelled digits that no version of the classifier was trained on."""
-    held = json.loads(SAMPLES.read_text())
-    rows = held["samples"] if isinstance(held, dict) else held
+    rows = json.loads(SAMPLES.read_text())
     return [Sample(tuple(row["pixels"]), str(row["label"])) for row in rows[:count]]
 
 
@@ -86,7 +85,7 @@ class InferenceServer:
             CourseError: fewer than this share came back right.
         """
         answers = [self.predict(sample.pixels) for sample in wanted]
-        found = [str(first(a)["predicted_class"]) for a in answers]
+        found = [str(a["predicted_class"]) for a in answers]
         asked = Asked(
             sum(f == s.label for f, s in zip(found, wanted, strict=True)), len(wanted), str(answers[0]["version"])
         )
@@ -127,9 +126,3 @@ class InferenceServer:
             )
         record("server.chat", "http", self.url, question=question, answer=text, model=answer["model"])
         return text
-
-
-def first(answer: dict[str, Any]) -> dict[str, Any]:
-    """The first prediction of an answer, whether it holds one or a list."""
-    predictions = answer.get("predictions")
-    return dict(predictions[0]) if predictions else answer

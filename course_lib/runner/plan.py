@@ -76,7 +76,8 @@ def read(path: Path) -> nbformat.NotebookNode:
         nbformat.ValidationError,
         AttributeError,
         KeyError,
-        UnicodeDecodeError,
+        TypeError,
+        ValueError,  # undecodable bytes, too
     ) as error:
         raise CourseError(
             f"{path.name} is not a readable notebook",

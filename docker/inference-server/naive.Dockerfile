@@ -3,7 +3,7 @@ ARG BUILDER_IMAGE
 FROM ${BUILDER_IMAGE}
 WORKDIR /app
 COPY . .
-ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONPATH=/app
+ENV PYTHONPATH=/app
 RUN --mount=type=secret,id=ca_bundle \
     if [ -s /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi; \
     pip install -r requirements.txt

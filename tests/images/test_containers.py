@@ -1,0 +1,144 @@
+"""Containers: waits that explain, ports that are taken, names that are somebody else's; nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from course_lib import images, ledger, shell
+from course_lib.errors import CourseError
+from course_lib.images import buildkit, containers
+from course_lib.images.engine_client import client
+from course_lib.settings import settings
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(fresh_state: Path) -> Iterator[None]:
+    yield
+    mine = ledger.labels()
+    left = client().containers.list(all=True, filters={"label": [f"{k}={v}" for k, v in mine.items()]})
+    for container in left:
+        container.remove(force=True)
+    assert left == [], [c.name for c in left]
+    assert [row for row in ledger.rows() if row.kind == "container"] == []
+
+
+@pytest.fixture
+def name() -> str:
+    return f"test-{os.urandom(4).hex()}"
+
+
+@pytest.fixture(scope="module")
+def with_health(small_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Healthy while /ok exists."""
+    context = tmp_path_factory.mktemp("health")
+    (context / "Dockerfile").write_text(
+        f"FROM {small_image}\nRUN touch /ok\n"
+        'HEALTHCHECK --interval=1s --retries=1 CMD test -e /ok || { echo "no /ok"; exit 1; }\n'
+        'CMD ["sh", "-c", "echo started; sleep 300"]\n'
+    )
+    yield buildkit.build(context, tag="course-test/with-health:1").reference
+    shell.run(["docker", "image", "rm", "--force", "course-test/with-health:1"], show=False, check=False)
+    ledger.strike("image", "course-test/with-health:1")
+
+
+def test_health_is_followed_both_ways(with_health: str, name: str) -> None:
+    with images.running(with_health, name, port=None) as container:
+        container.wait_healthy(20)
+        container.execute("rm", "/ok")
+        container.wait_unhealthy(20)
+        assert "no /ok" in container.last_probe()
+        with pytest.raises(CourseError, match="is unhealthy") as failed:
+            container.wait_healthy(20)
+        assert "no /ok" in failed.value.why and "started" in failed.value.why
+
+
+def test_a_wait_ends_at_once_when_the_container_ended(with_health: str, name: str) -> None:
+    with images.running(
+        with_health, name, port=None, arguments=["sh", "-c", "echo no such model; exit 7"]
+    ) as container:
+        with pytest.raises(CourseError, match="ended before it was healthy") as failed:
+            container.wait_healthy(60)
+        assert "exit code 7" in failed.value.why and "no such model" in failed.value.why
+
+
+def test_a_wait_that_runs_out_shows_state_and_log(with_health: str, name: str) -> None:
+    with images.running(with_health, name, port=None) as container:
+        container.wait_healthy(20)
+        with pytest.raises(CourseError, match="to be unhealthy") as failed:
+            container.wait_unhealthy(2)
+        assert "State: running" in failed.value.why and "started" in failed.value.why
+
+
+def test_an_image_without_a_health_check_is_told_at_once(small_image: str, name: str) -> None:
+    with (
+        pytest.raises(CourseError, match="has no HEALTHCHECK"),
+        images.running(small_image, name, port=None, arguments=["sleep", "60"]) as container,
+    ):
+        container.wait_healthy(60)
+
+
+def test_a_port_that_is_taken(small_image: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(containers, "free_port", lambda: taken.getsockname()[1])
+        with (
+            pytest.raises(CourseError, match="the port is taken"),
+            images.running(small_image, name, arguments=["sleep", "60"]),
+        ):
+            pytest.fail("it started on a port that is taken")
+
+
+def test_free_ports_avoid_those_that_macos_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket:
+        ports = iter((5000, 7000, 41234))
+
+        def __enter__(self) -> Socket:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def bind(self, _: object) -> None: ...
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", next(self.ports)
+
+    monkeypatch.setattr(containers.socket, "socket", Socket)
+    assert containers.free_port() == 41234
+
+
+def test_an_image_that_is_not_there(name: str) -> None:
+    with pytest.raises(CourseError, match="the engine has no image"), images.running("course-test/never:built", name):
+        pytest.fail("it started")
+
+
+def test_somebody_elses_container_is_not_replaced(small_image: str, name: str) -> None:
+    full = settings().object_name(name)
+    shell.run(["docker", "create", f"--name={full}", small_image])
+    try:
+        with pytest.raises(CourseError, match="the course did not make it"), images.running(small_image, name):
+            pytest.fail("it was replaced")
+        assert client().api.inspect_container(full)
+    finally:
+        shell.run(["docker", "rm", full])
+
+
+def test_a_container_that_was_left_by_an_earlier_try_is_replaced(small_image: str, name: str) -> None:
+    first = containers.start(small_image, name, port=None, arguments=["sleep", "60"])
+    before = first.inspect()["Id"]
+    with images.running(small_image, name, port=None, arguments=["sleep", "60"]) as second:
+        assert second.inspect()["Id"] != before
+
+
+def test_a_gpu_request_is_read_back_and_refused_here(small_image: str) -> None:
+    outcome = images.request_gpus(small_image)
+    if not outcome.used:
+        assert "could not select device driver" in outcome.said or "CDI" in outcome.said
+        assert outcome.options == ()

@@ -1,0 +1,141 @@
+"""Every finished lab, from top to bottom: untouched, as a solution, and under nbval, against the real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from course_lib.authoring import build
+from course_lib.lab import catalog, exercise
+from course_lib.runner import report
+from course_lib.settings import CHECKOUT
+
+pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.timeout(1800)]
+
+LABS = [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()]
+
+
+@pytest.fixture(scope="session")
+def clone_without_solutions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a learner without any answers has: this tree, as a second checkout on the same machine."""
+    clone = tmp_path_factory.mktemp("clone") / "course"
+    ignore = shutil.ignore_patterns(
+        ".git", ".venv", ".cache", "work", "reports", "solutions", "__pycache__", ".*_cache"
+    )
+    shutil.copytree(CHECKOUT, clone, ignore=ignore)
+    return clone
+
+
+def course(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`course …` of a checkout, with that checkout's own course_lib."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COURSE_")} | {
+        "PYTHONPATH": str(checkout),
+        **environment,
+    }
+    command = [sys.executable, "-m", "course_lib.cli", *arguments]
+    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=1700)
+
+
+def the_report(checkout: Path) -> dict[str, object]:
+    return dict(json.loads((checkout / "reports" / "latest" / "report.json").read_text()))
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_without_solutions: Path) -> None:
+    done = course(clone_without_solutions, "run", lab.id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = the_report(clone_without_solutions)
+    jsonschema.validate(found, report.schema())
+    (ran,) = found["labs"]  # type: ignore[misc]
+    assert [s["status"] for s in ran["steps"]] == ["passed"] * len(lab.steps)  # type: ignore[index]
+    assert all(s["evidence"] for s in ran["steps"])  # type: ignore[index]
+    assert {e["status"] for e in ran["exercises"]} <= {"not_attempted", "skipped"}  # type: ignore[index]
+    assert found["left_behind"] == []
+    page = (clone_without_solutions / "reports" / "latest" / "index.html").read_text()
+    assert "Everything passed" in page and all(step.id in page for step in lab.steps)
+    junit = ElementTree.parse(clone_without_solutions / "reports" / "latest" / "junit.xml")
+    assert len(junit.findall(".//testcase")) == len(lab.steps) and not junit.findall(".//failure")
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_solution_passes_every_exercise(lab: catalog.Lab) -> None:
+    done = course(CHECKOUT, "run", lab.id, "--solutions")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (ran,) = the_report(CHECKOUT)["labs"]  # type: ignore[misc]
+    assert {e["status"] for e in ran["exercises"]} <= {"passed", "skipped"}  # type: ignore[index]
+    assert [d for d in ran["deliverables"] if d["status"] == "passed"]  # type: ignore[index]
+
+
+def nbval(notebook: Path, *, lax: bool, tmp_path: Path, **environment: str) -> tuple[int, int, str]:
+    """(passed cells, failed cells, output) of pytest --nbval on a notebook."""
+    out = tmp_path / "nbval.xml"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax" if lax else "--nbval",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--timeout=0",
+    ]
+    env = {**os.environ, "COURSE_WORK_DIR": str(tmp_path / "work"), **environment}
+    done = subprocess.run(
+        [*command, f"--junitxml={out}", str(notebook)],
+        cwd=CHECKOUT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=1700,
+    )
+    cases = ElementTree.parse(out).findall(".//testcase")
+    failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    return len(cases) - len(failed), len(failed), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_nbval_passes_on_the_solution_and_compares_something(lab: catalog.Lab, tmp_path: Path) -> None:
+    notebook = CHECKOUT / "solutions" / lab.notebook
+    cells = [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
+    compared = [c for c in cells if c["outputs"] and "nbval-ignore-output" not in c["metadata"].get("tags", [])]
+    assert compared, "at least one cell's stored output is compared"
+    passed, failed, said = nbval(notebook, lax=False, tmp_path=tmp_path)
+    assert failed == 0 and passed == len(cells), said
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_blank_notebook_does_not_pass_as_graded(lab: catalog.Lab, tmp_path: Path) -> None:
+    """nbval-lax passes on the untouched lab; with COURSE_STRICT=1 it fails, once for each exercise."""
+    graded = [e for e in exercise.of_lab(lab.id).values()]
+    _, failed, said = nbval(CHECKOUT / "labs" / lab.notebook, lax=True, tmp_path=tmp_path, COURSE_STRICT="1")
+    assert failed == len(graded), said
+    assert all(f"exercise {e.id} is not attempted" in said for e in graded)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_nbval_lax_passes_on_the_untouched_lab(lab: catalog.Lab, tmp_path: Path) -> None:
+    _, failed, said = nbval(CHECKOUT / "labs" / lab.notebook, lax=True, tmp_path=tmp_path)
+    assert failed == 0, said
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_what_is_generated_is_not_stale(lab: catalog.Lab) -> None:
+    assert build.stale(lab) == []
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_executed_solution_tells_nothing_about_a_machine(lab: catalog.Lab) -> None:
+    import re
+    import socket
+
+    text = (CHECKOUT / "solutions" / lab.notebook).read_text()
+    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
+    assert not re.search(r"/(home|root|Users|tmp)/[a-z]", text), re.search(r"/(home|root|Users|tmp)/[a-z].{40}", text)
