@@ -16,38 +16,28 @@ _MB = 1_000_000
 
 
 def plot_layers(found: Comparison) -> Figure:
-    """Two bars, one an image, each cut into its layers; small layers are drawn together."""
-    from course_lib.images.comparison import shorten
+    """One bar a layer, both images on one scale, in the order they were built; layers under a megabyte are left out."""
+    from course_lib.images.buildkit import shorten
 
-    figure = Figure(figsize=(9, 3.6))
-    axes = figure.subplots()
-    for row, (name, layers) in enumerate((("before", found.before_layers), ("after", found.after_layers))):
-        total = sum(layer.size for layer in layers)
-        large = [layer for layer in layers if layer.size >= 0.02 * total]
-        left = 0.0
-        for number, layer in enumerate(large):
-            width = layer.size / _MB
-            axes.barh(row, width, left=left, color=_PALETTE[number % len(_PALETTE)], edgecolor="white")
-            if width > 0.08 * found.before_bytes / _MB:
-                axes.text(
-                    left + width / 2,
-                    row,
-                    f"{shorten(layer.instruction, 24)}\n{width:.0f} MB",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                )
-            left += width
-        rest = (total - sum(layer.size for layer in large)) / _MB
-        axes.barh(row, rest, left=left, color="#dddddd")
-        axes.text(left + rest + 8, row, f"{total / _MB:,.0f} MB", va="center", fontweight="bold")
-        axes.text(0, row - 0.46, name, ha="left", va="bottom", fontsize=9)
-    axes.set_yticks([])
-    axes.invert_yaxis()
-    axes.set_xlim(0, found.before_bytes / _MB * 1.15)
-    axes.set_xlabel("size in MB, uncompressed")
-    axes.set_title(f"The optimised image is {found.ratio:.0%} of the naive one")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    panels = []
+    for name, layers in (("naive", found.before_layers), ("optimised", found.after_layers)):
+        panels.append((name, [layer for layer in layers if layer.size >= _MB], sum(layer.size for layer in layers)))
+    rows = [len(shown) for _, shown, _ in panels]
+    figure = Figure(figsize=(10, 0.42 * sum(rows) + 1.6), layout="constrained")
+    for axes, (name, shown, total), colour in zip(
+        figure.subplots(2, 1, sharex=True, height_ratios=rows), panels, (_PALETTE[1], _PALETTE[0]), strict=True
+    ):
+        axes.barh(range(len(shown)), [layer.size / _MB for layer in shown], color=colour, height=0.7)
+        for row, layer in enumerate(shown):
+            axes.text(layer.size / _MB, row, f" {layer.size / _MB:,.0f}", va="center", fontsize=9)
+        axes.set_yticks(
+            range(len(shown)), [shorten(layer.instruction, 52) for layer in shown], fontsize=8, family="monospace"
+        )
+        axes.invert_yaxis()
+        axes.set_title(f"{name}: {total / _MB:,.0f} MB", loc="left", fontweight="bold", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.1)
+        axes.set_xlabel("MB, uncompressed" if name == "optimised" else "")
     return figure
 
 

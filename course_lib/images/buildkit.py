@@ -12,8 +12,8 @@ from pathlib import Path
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
-from course_lib.lab import record
-from course_lib.settings import settings
+from course_lib.lab import display, record
+from course_lib.settings import CHECKOUT, settings
 
 #: Called with the steps so far whenever one of them changes; a notebook draws them, the command line prints them.
 Watcher = Callable[[list["BuildStep"]], None]
@@ -121,32 +121,33 @@ def build(
     if not context.is_dir():
         raise CourseError(f"there is no folder {context} to build from", do="Check the path.")
     command = ["docker", "buildx", "build", "--progress=plain", f"--tag={tag}"]
-    command += [f"--file={file}"] if file else []
+    command += [f"--file={_from_checkout(file)}"] if file else []
     command += [f"--target={target}"] if target else []
     command += [f"--build-arg={key}={value}" for key, value in (args or {}).items()]
-    command += [f"--build-context={key}={value}" for key, value in (contexts or {}).items()]
+    command += [f"--build-context={key}={_from_checkout(value)}" for key, value in (contexts or {}).items()]
     command += ["--no-cache"] if no_cache else []
     command += [f"--network={network}"] if network else []
     if (bundle := settings().ca_bundle) is not None:
         command += [f"--secret=id=ca_bundle,src={bundle}"]
-    shown = shell.readable([*command, str(context)])
+    shown = shell.readable([*command, _from_checkout(context)])
     command += ledger.label_arguments(lifetime, "image")
     command += [f"--label={key}={value}" for key, value in (labels or {}).items()]
     shell.announce(shown)
 
     ledger.write_down("image", tag, lifetime)
     progress = PlainProgress()
-    watch = watcher.get()
+    watch = watcher.get() or _draw()
 
     def on_line(line: str) -> None:
-        if progress.feed(line) and watch is not None:
+        if progress.feed(line):
             watch(progress.steps)
 
     started = time.monotonic()
     try:
         shell.run(
-            [*command, str(context)],
+            [*command, _from_checkout(context)],
             show=False,
+            cwd=CHECKOUT,
             timeout=timeout,
             on_line=on_line,
             env={"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
@@ -165,6 +166,38 @@ def build(
         seconds=round(built.seconds, 1),
     )
     return built
+
+
+def _from_checkout(path: Path) -> str:
+    """A path as one types it in the checkout's folder; whole where it lies elsewhere."""
+    whole = path.resolve()
+    return str(whole.relative_to(CHECKOUT)) if whole.is_relative_to(CHECKOUT) else str(whole)
+
+
+def shorten(instruction: str, width: int = 72) -> str:
+    """An instruction on one line."""
+    text = " ".join(instruction.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _draw() -> Watcher:
+    """Draws a build's progress in a notebook, one line an instruction; elsewhere it shows nothing."""
+    live = display.Live()
+
+    def draw(steps: list[BuildStep]) -> None:
+        lines = []
+        for step in steps[-12:]:
+            state = (
+                "from the cache"
+                if step.cached
+                else f"{step.seconds:.1f} s"
+                if step.seconds is not None
+                else "… " + step.last_line[:60]
+            )
+            lines.append(f"{shorten(step.name):<72}  {state}")
+        live.draw_text("\n".join(lines))
+
+    return draw
 
 
 def image_id(reference: str) -> str:

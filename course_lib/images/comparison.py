@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from course_lib.errors import CourseError
 from course_lib.images import inspection
+from course_lib.images.buildkit import shorten
 from course_lib.lab import record
 
 MB = 1_000_000
@@ -37,13 +38,7 @@ class Comparison:
         """A table of an image's layers that hold something, largest first."""
         layers = self.before_layers if which == "before" else self.after_layers
         kept = sorted((layer for layer in layers if layer.size > 0), key=lambda layer: -layer.size)
-        return [{"MB": f"{layer.size / MB:,.1f}", "instruction": shorten(layer.instruction)} for layer in kept]
-
-
-def shorten(instruction: str, width: int = 96) -> str:
-    """An instruction on one line."""
-    text = " ".join(instruction.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+        return [{"MB": f"{layer.size / MB:,.1f}", "instruction": shorten(layer.instruction, 96)} for layer in kept]
 
 
 def compare(before: str, after: str) -> Comparison:

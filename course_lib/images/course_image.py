@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 
-from course_lib import shell
+from course_lib import ledger, shell
 from course_lib.errors import CourseError
 from course_lib.images import bases, buildkit
 from course_lib.images.engine_client import client
@@ -69,7 +69,7 @@ def build_inference_image(
 ) -> buildkit.Built:
     """Builds the server's image, or one of its stages, with BuildKit (a second build of the same tree takes under a second)."""
     found = bases.ensure_for_profile()
-    return buildkit.build(
+    built = buildkit.build(
         SERVER,
         tag=tag_as or tag(),
         target=target,
@@ -77,6 +77,20 @@ def build_inference_image(
         labels=_marks() if target is None else {},
         lifetime=lifetime,
     )
+    if target is None:
+        _retire_all_but(built.reference)
+    return built
+
+
+def _retire_all_but(reference: str) -> None:
+    """Takes this checkout's earlier builds away: one is kept, not one a revision. A build that a container uses stays."""
+    mine = f"{LABEL}.image.checkout={settings().checkout_id}"
+    for image in client().images.list(
+        name=NAME, filters={"label": [mine, f"{LABEL}.image.profile={settings().profile}"]}
+    ):
+        for old in image.tags:
+            if old != reference and shell.succeeds(["docker", "image", "rm", old]):
+                ledger.strike("image", old)
 
 
 def build_builder_stage() -> buildkit.Built:

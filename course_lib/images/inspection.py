@@ -74,10 +74,10 @@ def layers(reference: str) -> list[Layer]:
 def _instruction(created_by: str) -> str:
     """An instruction as it stands in the Dockerfile: the shell wrapper and BuildKit's remark taken off."""
     text = created_by.removesuffix("# buildkit").strip()
-    for prefix in ("/bin/sh -c #(nop)", "RUN /bin/sh -c", "/bin/sh -c"):
-        if text.startswith(prefix):
-            return ("RUN " if "nop" not in prefix else "") + text.removeprefix(prefix).strip()
-    return text
+    if not text:
+        return "(imported: the system below)"
+    text = re.sub(r"^(RUN )?/bin/sh -c #\(nop\)\s*", "", text)
+    return re.sub(r"^(RUN )?(\|\d+ .*?)?/bin/sh -c ", "RUN ", text)
 
 
 def extends(reference: str, base: str) -> None:

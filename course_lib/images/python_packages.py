@@ -36,12 +36,12 @@ print(json.dumps({
 def look(reference: str) -> tuple[dict[str, str], dict[str, str]]:
     """Name and version of each package that the image's Python finds, and that Python's marker environment."""
     said: dict[str, Any] = json.loads(inspection.in_container(reference, _LOOK))
-    return {canonicalize_name(name): version for name, version in said["installed"].items()}, said["environment"]
+    return {str(canonicalize_name(name)): version for name, version in said["installed"].items()}, said["environment"]
 
 
 def locked(lock: str, environment: dict[str, str]) -> dict[str, str]:
     """Name and version of each package that a hashed lock installs in an environment."""
-    found = {}
+    found: dict[str, str] = {}
     for line in re.findall(r"^[A-Za-z0-9][^\\\n#]*", lock, flags=re.M):
         requirement = Requirement(line.strip())
         if requirement.marker is None or requirement.marker.evaluate(environment):

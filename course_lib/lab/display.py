@@ -65,6 +65,10 @@ class Live:
         else:
             self._handle.update(Shown(markup, text))
 
+    def draw_text(self, text: str) -> None:
+        """Draws plain lines, as a terminal would."""
+        self.draw(f'<pre style="{_MONO};{_GREY};margin:2px 0;line-height:1.35">{html.escape(text)}</pre>', text)
+
 
 def command(line: str) -> None:
     """Shows the exact command that runs."""
