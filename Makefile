@@ -40,6 +40,7 @@ test: environment
 	@.venv/bin/python -m course_lib.host.setup
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check course_lib tests
 	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/python -m pytest -q -c docker/inference-server/pyproject.toml --rootdir docker/inference-server docker/inference-server/tests
 	@.venv/bin/python -m pytest $(ARGS)
 
 lab: environment
@@ -59,4 +60,4 @@ build: environment
 
 lock: environment
 	@uv=$$(command -v uv || echo .cache/uv/bin/uv); \
-	 $$uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --upgrade --quiet -o requirements.txt
+	 $$uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --constraint docker/inference-server/requirements.txt --no-emit-index-url --no-header --upgrade --quiet -o requirements.txt

@@ -9,7 +9,7 @@ from typing import Any
 from course_lib import ledger, reaper, shell
 from course_lib.errors import CourseError
 from course_lib.ledger import Row, Session
-from course_lib.settings import CHECKOUT
+from course_lib.settings import CHECKOUT, settings
 
 
 @dataclass
@@ -61,7 +61,7 @@ def survey() -> Survey:
     for kind, name in reaper.labelled(lifetime="run"):
         if (kind, name) not in seen and not _of_living_session(kind, name):
             found.left.append((kind, name))
-    found.kept = [(row.kind, row.name, _size(row)) for row in ledger.rows(lifetime="kept") if _there(row)]
+    found.kept = [(row.kind, row.name, _size(row)) for row in _kept() if _there(row)]
     found.build_cache = _build_cache()
     return found
 
@@ -75,11 +75,7 @@ def clean(*, everything: bool = False) -> Survey:
     reaper.remove_all(Row(kind, name, "run", "", nobody) for kind, name in before.left)  # type: ignore[arg-type]
     removed = list(before.left)
     if everything:
-        kept = [
-            row
-            for row in ledger.rows(lifetime="kept")
-            if row.checkout == str(CHECKOUT) or not Path(row.checkout).exists()
-        ]
+        kept = [row for row in _kept() if row.checkout == str(CHECKOUT) or not Path(row.checkout).exists()]
         removed += [(row.kind, row.name) for row in kept]
         reaper.remove_all(kept)
         if reaper.engine_answers():
@@ -88,6 +84,19 @@ def clean(*, everything: bool = False) -> Survey:
     gone = {(kind, name) for kind, name in after.left} | {(kind, name) for kind, name, _ in after.kept}
     after.removed = [pair for pair in removed if pair not in gone]
     return after
+
+
+def _kept() -> list[Row]:
+    """What is kept on purpose: by the ledger, and by the labels of images whose row was lost with an earlier ledger."""
+    rows = ledger.rows(lifetime="kept")
+    known = {row.name for row in rows}
+    nobody = Session(0, 0.0)
+    labelled = reaper.labelled(lifetime="kept", checkout=settings().checkout_id)
+    return rows + [
+        Row("image", name, "kept", str(CHECKOUT), nobody)
+        for kind, name in labelled
+        if kind == "image" and name not in known
+    ]
 
 
 def _there(row: Row) -> bool:

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from course_lib import shell
+from course_lib.doctor.finding import Finding
 from course_lib.errors import CourseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=(
@@ -146,20 +148,22 @@ def doctor(
     if as_json:
         print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
-        for finding in findings:
-            style, sign = {
-                "ok": ("green", "✓"),
-                "note": ("cyan", "·"),
-                "warning": ("yellow", "!"),
-                "error": ("red", "✗"),
-            }[finding.severity]
-            console.print(
-                f"[{style}]{sign}[/{style}] [bold]{escape(finding.check)}[/bold]  {escape(finding.message)}",
-                highlight=False,
-            )
-            if finding.remedy:
-                console.print(f"    -> {escape(finding.remedy)}", highlight=False)
+        _print_findings(findings)
     raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    looks = {"ok": ("green", "✓"), "note": ("cyan", "·"), "warning": ("yellow", "!"), "error": ("red", "✗")}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for finding in findings:
+        style, sign = looks[finding.severity]
+        message = escape(finding.message) + (f"\n[bold]->[/bold] {escape(finding.remedy)}" if finding.remedy else "")
+        table.add_row(f"[{style}]{sign}[/{style}]", f"[bold]{escape(finding.check)}[/bold]", message)
+    console.print(table, highlight=False)
+    errors = sum(finding.severity == "error" for finding in findings)
+    console.print(
+        f"{errors} of these would stop a lab." if errors else "Nothing here would stop a lab.", highlight=False
+    )
 
 
 @app.command()

@@ -134,11 +134,9 @@ def label_prefix(kind: str) -> str:
 def labels(lifetime: Lifetime = "run", kind: str = "container") -> dict[str, str]:
     """The labels every Docker object of the course carries."""
     prefix = label_prefix(kind)
-    return {
-        f"{prefix}.lifetime": lifetime,
-        f"{prefix}.checkout": settings().checkout_id,
-        f"{prefix}.session": Session.current().id,
-    }
+    found = {f"{prefix}.lifetime": lifetime, f"{prefix}.checkout": settings().checkout_id}
+    # What is kept outlives its session; without the label, building it again makes the very same image.
+    return found | ({f"{prefix}.session": Session.current().id} if lifetime == "run" else {})
 
 
 def label_arguments(lifetime: Lifetime = "run", kind: str = "container") -> list[str]:

@@ -34,7 +34,12 @@ _LIST = {
     "container": ("docker", "ps", "--all", "--format={{.Names}}"),
     "network": ("docker", "network", "ls", "--format={{.Name}}"),
     "volume": ("docker", "volume", "ls", "--format={{.Name}}"),
-    "image": ("docker", "image", "ls", "--format={{.ID}}"),
+    "image": (
+        "docker",
+        "image",
+        "ls",
+        '--format={{if eq .Tag "<none>"}}{{.ID}}{{else}}{{.Repository}}:{{.Tag}}{{end}}',
+    ),
 }
 _EXISTS = {
     "container": ("docker", "container", "inspect", "--format=1"),

@@ -78,6 +78,11 @@ def install_engine() -> None:
             f"no Docker engine, and none that this course would install on {release.get('PRETTY_NAME', 'this system')}",
             do="Install Docker Engine (Linux) or Docker Desktop (macOS, Windows with WSL2) and run the command again.",
         )
+    if shell.succeeds(["dpkg", "--status", "containerd.io"]):
+        raise CourseError(
+            "Docker's own containerd.io is installed, without an engine; the distribution's packages would replace it",
+            do="Install the engine that belongs to it (docker-ce, docker-buildx-plugin, docker-compose-plugin) and run the command again.",
+        )
     _ask(packages)
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     codename = release.get("VERSION_CODENAME", "")

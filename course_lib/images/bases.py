@@ -92,7 +92,16 @@ def ensure() -> Bases:
                 lifetime="kept",
                 network="host",
             )
+    _retire_older(mark)
     return Bases(runtime, builder, where, why, os_image)
+
+
+def _retire_older(mark: str) -> None:
+    """Takes away what this checkout built from an earlier recipe."""
+    for row in ledger.rows(lifetime="kept", checkout=CHECKOUT):
+        if row.kind == "image" and row.name.startswith("course-base/") and not row.name.endswith(mark):
+            shell.run(["docker", "image", "rm", row.name], show=False, check=False)
+            ledger.strike("image", row.name)
 
 
 def ensure_for_profile() -> Bases:
@@ -160,10 +169,11 @@ def _bootstrap(suite: str, reference: str) -> None:
     if shutil.which("mmdebstrap") is None:
         packages.install("mmdebstrap")
     ledger.write_down("image", reference, "kept")
+    marks = [f"--change=LABEL {key}={value}" for key, value in ledger.labels("kept", "image").items()]
     components = "main,universe" if packages.os_release().get("ID") == "ubuntu" else "main"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--components={components}", *_NO_MANUALS, suite, "-"]
     try:
-        shell.pipe(command, ["docker", "import", "--change", 'CMD ["/bin/bash"]', "-", reference])
+        shell.pipe(command, ["docker", "import", "--change", 'CMD ["/bin/bash"]', *marks, "-", reference])
     except shell.CommandError as error:
         shell.run(["docker", "image", "rm", reference], show=False, check=False)
         raise CourseError(

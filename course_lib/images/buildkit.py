@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from docker.errors import ImageNotFound
+
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
@@ -134,6 +136,7 @@ def build(
     command += [f"--label={key}={value}" for key, value in (labels or {}).items()]
     shell.announce(shown)
 
+    before = image_id(tag)
     ledger.write_down("image", tag, lifetime)
     progress = PlainProgress()
     watch = watcher.get() or _draw()
@@ -155,6 +158,9 @@ def build(
     except shell.CommandError as error:
         raise explain(error, tag) from None
     built = Built(tag, time.monotonic() - started, tuple(progress.steps))
+    if before and before != image_id(tag):
+        # The tag has moved on. Unless the old image has another name or a container, nobody would ever find it again.
+        shell.run(["docker", "image", "rm", before], show=False, check=False)
     cached = sum(step.cached for step in built.steps)
     record(
         "image.built",
@@ -201,8 +207,11 @@ def _draw() -> Watcher:
 
 
 def image_id(reference: str) -> str:
-    """The engine's id of an image (sha256:…)."""
-    return str(client().images.get(reference).id)
+    """The engine's id of an image (sha256:…); empty when it has none of that name."""
+    try:
+        return str(client().images.get(reference).id)
+    except ImageNotFound:
+        return ""
 
 
 _EXPLANATIONS: tuple[tuple[str, str, str], ...] = (

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
 from course_lib import ledger, shell, waits
 from course_lib.errors import CourseError
@@ -69,7 +69,7 @@ class Container:
         """Its last log lines."""
         try:
             return client().api.logs(self.name, tail=lines).decode(errors="replace").strip()
-        except NotFound:
+        except APIError:  # gone, or about to be
             return "(the container is gone)"
 
     def status(self) -> tuple[str, str]:

@@ -89,7 +89,7 @@ def _retire_all_but(reference: str) -> None:
         name=NAME, filters={"label": [mine, f"{LABEL}.image.profile={settings().profile}"]}
     ):
         for old in image.tags:
-            if old != reference and shell.succeeds(["docker", "image", "rm", old]):
+            if old.startswith(f"{NAME}:") and old != reference and shell.succeeds(["docker", "image", "rm", old]):
                 ledger.strike("image", old)
 
 

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
 from course_lib.images import inspection
+from course_lib.images.engine_client import client
 from course_lib.lab import record
 
 #: Prints what is installed and the environment that a lock's markers speak of (PEP 508).
@@ -89,12 +90,19 @@ def pip_check(reference: str) -> None:
         "--entrypoint=python3",
     ]
     try:
-        shell.run([*command, reference, "/tmp/pip", "check", "--disable-pip-version-check"], show=False)
-        shell.run(["docker", "cp", str(resources.files("pip")), f"{name}:/tmp/pip"], show=False)
-        said = shell.run(
-            ["docker", "start", "--attach", name], do="Let the resolver choose again (make lock).", timeout=120
+        shell.run(
+            [*command, reference, "/tmp/pip", "check", "--disable-pip-version-check", "--no-cache-dir"], show=False
         )
+        shell.run(["docker", "cp", str(resources.files("pip")), f"{name}:/tmp/pip"], show=False)
+        said = shell.run(["docker", "start", "--attach", name], check=False, timeout=120)
+        status = client().api.inspect_container(name)["State"]["ExitCode"]
     finally:
         shell.run(["docker", "rm", "--force", name], show=False, check=False)
         ledger.strike("container", name)
+    if status != 0:
+        raise CourseError(
+            f"the packages in {reference} don't fit each other",
+            why=said.output or said.stderr.strip(),
+            do="Let the resolver choose again (make lock).",
+        )
     record("image.pip-check", "docker", reference, said=said.output)

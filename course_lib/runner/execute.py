@@ -13,6 +13,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 #: A cell may build a base image on a slow line; longer than this it hangs.
 CELL_TIMEOUT_S = 1800
@@ -66,6 +67,8 @@ def execute(
             execution_timeout=CELL_TIMEOUT_S,
             start_timeout=120,
             on_cell_start=on_cell_start,
+            # Unix sockets: no port to collide on, and nothing another user of this machine could listen to.
+            config=Config({"KernelManager": {"transport": "ipc"}}),
         )
     except PapermillExecutionError as failed:
         error = f"cell {failed.cell_index + 1}: {failed.ename}: {failed.evalue}"

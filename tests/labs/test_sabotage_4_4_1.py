@@ -59,7 +59,7 @@ def sabotage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     yield tamper
     for image in client().images.list(filters={"reference": f"{name}*"}):
-        for tag in image.tags:
+        for tag in (t for t in image.tags if t.startswith(name)):
             shell.run(["docker", "image", "rm", "--force", tag], show=False, check=False)
 
 
@@ -186,15 +186,18 @@ def test_6_a_container_that_somebody_removes() -> None:
 
 def test_6_a_container_of_another_image(monkeypatch: pytest.MonkeyPatch, sabotage: Any) -> None:
     """The tag moves between the start of the container and the look at it."""
-    sabotage(lambda context: None)
+    sabotage(in_dockerfile("EXPOSE 8080", "EXPOSE 8080\nLABEL test=moved-tag"))
     real = images.Container.wait_healthy
 
     def then_move_the_tag(self: images.Container, timeout: float = 60) -> None:
         real(self, timeout)
+        moved.append(images.image_id(self.image))
         shell.run(["docker", "tag", bases_module.ensure().runtime, self.image])
 
+    moved: list[str] = []
     monkeypatch.setattr(images.Container, "wait_healthy", then_move_the_tag)
     require_failed("4.4.1.6", "runs another image")
+    shell.run(["docker", "image", "rm", *moved], check=False)
 
 
 def test_7_an_image_that_is_not_smaller(inference_image: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,63 @@
+"""An image with a fresh token in one of its layers, for the learner to find."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from course_lib.exercises.ticket_router import SERVICE
+from course_lib.images import bases, buildkit
+from course_lib.lab.exercise import STARTERS, NotYet
+from course_lib.settings import settings
+
+RECIPE = STARTERS / "4.4.1" / "leaked-secret" / "Dockerfile"
+
+
+def _record() -> Path:
+    """Outside the image, and the token's hash only: the answer is found in the image or nowhere."""
+    return settings().state_dir / "exercises" / f"leaked-token-{settings().checkout_id}.json"
+
+
+def build() -> str:
+    """Bakes a new token into a layer of an image whose last layer deletes it, and returns the image's reference."""
+    token = f"tkt_{secrets.token_hex(12)}"
+    with tempfile.TemporaryDirectory() as held:
+        context = Path(held) / "context"
+        shutil.copytree(SERVICE, context)
+        (context / ".env").write_text(f"ROUTER_TOKEN={token}\n")
+        hashed = hashlib.sha256(token.encode()).hexdigest()
+        tag = f"course/ticket-router-leaky:{hashed[:12]}"
+        buildkit.build(context, file=RECIPE, tag=tag, args={"BASE_IMAGE": bases.ensure().runtime})
+    _record().parent.mkdir(parents=True, exist_ok=True)
+    _record().write_text(json.dumps({"image": tag, "sha256": hashed}))
+    return tag
+
+
+def require_found(answer: object) -> str:
+    """Compares an answer with what was baked in; returns the image's reference.
+
+    Raises:
+        NotYet: it is something else; says what it looks like.
+    """
+    if not _record().is_file():
+        raise NotYet("no image was built yet", expected="exercises.leak() was called", look="the cell above")
+    held = json.loads(_record().read_text())
+    text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+    text = text.strip().removeprefix("ROUTER_TOKEN=").strip("'\"")
+    if hashlib.sha256(text.encode()).hexdigest() == held["sha256"]:
+        return str(held["image"])
+    if text.rpartition("/")[2] in (".env", "ROUTER_TOKEN"):
+        seen = f"{text} is the name of what holds the token, not the token"
+    elif text.startswith("tkt_"):
+        seen = f"{text} has the right form, and is not what is in {held['image']}"
+    else:
+        seen = f"{text[:40]!r} is not the token; it starts with tkt_"
+    raise NotYet(
+        seen,
+        expected=f"the token in a layer of {held['image']}",
+        look="the layers below the one that deletes: each is an archive of its own",
+    )

@@ -1,0 +1,175 @@
+"""The flawed service that the exercises of lab 4.4.1 mend: built from a learner's Dockerfile, started, asked, hurt."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from course_lib import ledger, shell, waits
+from course_lib.errors import CourseError
+from course_lib.images import bases, buildkit, containers
+from course_lib.lab.exercise import STARTERS, NotYet
+from course_lib.settings import settings
+
+SERVICE = STARTERS / "4.4.1" / "service"
+PORT = 8080
+
+#: Questions that are not in the training data, and where they belong.
+QUESTIONS = (
+    ("kubectl get pods says CrashLoopBackOff", "kubernetes"),
+    ("every small code change makes pip install run again, why", "docker"),
+    ("how much does my SageMaker endpoint cost in a month", "cloud"),
+    ("compose starts my api before the database is healthy", "compose"),
+    ("my streamlit page forgets the chat history", "demo"),
+)
+
+
+def build(
+    folder: Path,
+    name: str,
+    *,
+    service: Path = SERVICE,
+    weights: Path | None = None,
+    base: str | None = None,
+) -> buildkit.Built:
+    """Builds the service with a folder's Dockerfile; the tag comes from everything that goes into it.
+
+    Args:
+        folder: has the Dockerfile; its other files can be had by `COPY --from=mine`.
+        service: the build context.
+        weights: a folder with model.json, for `COPY --from=weights`.
+        base: another image than this machine's slim base.
+    """
+    found = bases.ensure()
+    args = {"BASE_IMAGE": base or found.runtime, "BUILDER_IMAGE": found.builder}
+    contexts = {"mine": folder} | ({"weights": weights} if weights else {})
+    mark = hashlib.sha256(repr(args).encode())
+    for where in (service, *contexts.values()):
+        for file in sorted(p for p in where.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+            mark.update(str(file.relative_to(where)).encode() + b"\0" + file.read_bytes() + b"\0")
+    tag = f"course/ticket-router-{name}:{mark.hexdigest()[:12]}"
+    return buildkit.build(service, file=folder / "Dockerfile", tag=tag, args=args, contexts=contexts)
+
+
+def weights(version: int = 1) -> Path:
+    """A folder with a trained model.json; version 2 has other weights. Trained once, then kept."""
+    settings_of = {1: ("4", "0.1"), 2: ("5", "0.3")}[version]
+    trained_from = [SERVICE / "router.py", SERVICE / "train.py", SERVICE / "data" / "tickets.tsv"]
+    mark = hashlib.sha256(b"\0".join(file.read_bytes() for file in trained_from)).hexdigest()[:12]
+    folder = settings().state_dir / "exercises" / f"ticket-weights-{mark}-{version}"
+    if not (folder / "model.json").is_file():
+        ledger.write_down("folder", str(folder), "kept")
+        longest, smoothing = settings_of
+        command = [sys.executable, "-B", str(SERVICE / "train.py"), f"--out={folder / 'model.json'}"]
+        shell.run([*command, f"--longest={longest}", f"--smoothing={smoothing}"], show=False)
+        (folder / "model.json").chmod(0o644)  # whatever this host's umask: a container's user has to read it
+    return folder
+
+
+def model_version(folder: Path) -> str:
+    """How the service names these weights in its answers."""
+    return hashlib.sha256((folder / "model.json").read_bytes()).hexdigest()[:12]
+
+
+@dataclass
+class TicketRouter:
+    """A service that answers now."""
+
+    container: containers.Container
+    seconds_to_first_answer: float
+
+    def ask(self, text: str) -> httpx.Response:
+        return httpx.post(f"{self.container.url}/route", json={"text": text}, timeout=10)
+
+    def version(self) -> str:
+        """The version of the code that runs."""
+        return str(httpx.get(f"{self.container.url}/healthz", timeout=10).json()["version"])
+
+    def require_right(self, count: int = len(QUESTIONS)) -> str:
+        """Asks questions that the model has not seen.
+
+        Raises:
+            NotYet: one of them was answered wrongly, or not at all.
+        """
+        for text, label in QUESTIONS[:count]:
+            answer = self.ask(text)
+            if answer.status_code != 200 or answer.json()["label"] != label:
+                raise NotYet(
+                    f"{text!r} was answered with status {answer.status_code}: {answer.text}",
+                    expected=f"status 200 and the label {label}",
+                    look=f"the service's own words above; its log:\n{self.container.logs()}",
+                )
+        return f"{count} of {count}"
+
+    def inside(self) -> dict[str, str]:
+        """The main process as the kernel sees it: /proc/1/status, read inside the container."""
+        lines = self.container.execute("cat", "/proc/1/status").splitlines()
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+    def probe_words(self) -> str:
+        """How the last health probe ended, and the last line it printed: of a traceback, the one that says what."""
+        log = (self.container.inspect()["State"].get("Health") or {}).get("Log") or []
+        if not log:
+            return "nothing yet"
+        said = str(log[-1]["Output"]).strip().splitlines()
+        return f"status {log[-1]['ExitCode']}, {said[-1][:200] if said else 'without a word'}"
+
+    def kill_model(self) -> None:
+        """Ends the model's process the hard way, as the kernel does when memory runs out.
+
+        Raises:
+            NotYet: questions are answered all the same.
+        """
+        line = "kill -9 $(grep -lx model-worker /proc/[0-9]*/comm | cut -d/ -f3)"
+        shell.announce(shell.readable(["docker", "exec", self.container.name, "sh", "-c", line]))
+        self.container.execute("sh", "-c", line)
+        answer = self.ask("are you there")
+        if answer.status_code != 503:
+            raise NotYet(
+                f"the model's process was killed, and a question was answered with status {answer.status_code}",
+                expected="503: the service as it is in labs/starters/4.4.1/service",
+                look="the COPY of service.py",
+            )
+
+
+@contextmanager
+def running(
+    image: str, name: str, *, options: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[TicketRouter]:
+    """The service in a container, from its first answer to the end of the block.
+
+    Raises:
+        NotYet: it never answered, or with an error; says what its log says.
+    """
+    started = time.monotonic()
+    with containers.running(image, f"exercise-{name}", port=PORT, options=options, env=env) as container:
+        found = TicketRouter(container, 0.0)
+
+        def answers() -> None:
+            status, _ = container.status()
+            try:
+                answer = found.ask("are you there")
+            except httpx.HTTPError as error:
+                if status != "running":
+                    raise CourseError(f"the container ended: {container.logs()}") from None
+                raise waits.NotYet(str(error)) from None
+            if answer.status_code != 200:
+                raise CourseError(f"a question was answered with status {answer.status_code}: {answer.text}")
+
+        try:
+            waits.until(answers, what="the first answer", timeout=20, every=0.05, diagnose=container.logs)
+        except CourseError as error:
+            raise NotYet(
+                error.what + (f"\n{error.why}" if error.why else ""),
+                expected=f"the service answers questions on port {PORT}",
+                look="CMD, what is copied where, and what the service says itself",
+            ) from None
+        found.seconds_to_first_answer = time.monotonic() - started
+        yield found

@@ -1,0 +1,79 @@
+"""The ASGI app: contracts as routers, errors as sentences in one shape."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from inference_server import __version__
+from inference_server.contracts import openai, ops, predict
+from inference_server.errors import RequestError
+from inference_server.middleware import BodyLimit, RequestContext
+from inference_server.serving import Serving
+
+
+def create_app(serving: Serving) -> FastAPI:
+    """An app over ``serving``; loading the models is the caller's business."""
+    app = FastAPI(
+        title="inference-server",
+        version=__version__,
+        description="Text and class predictions over several contracts.",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.serving = serving
+    for contract in (ops, predict, openai):
+        app.include_router(contract.router)
+    app.add_middleware(BodyLimit, limit=serving.settings.max_body_bytes)
+    app.add_middleware(RequestContext, serving=serving)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+def _reply(request: Request, error: RequestError) -> JSONResponse:
+    request.state.error_code = error.code
+    error.status = openai.error_status(request.url.path, error.status)
+    return JSONResponse(error.body(), error.status, headers=error.headers())
+
+
+async def _request_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError)
+    return _reply(request, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    """The first thing that is wrong, with its place in the body."""
+    assert isinstance(error, RequestValidationError)
+    if "json" not in request.headers.get("content-type", "json"):
+        kind = request.headers["content-type"]
+        return _reply(
+            request,
+            RequestError(415, f"The body came as {kind}: send JSON with Content-Type: application/json.", "not_json"),
+        )
+    problems = error.errors()
+    first = problems[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "it can't be parsed")
+        return _reply(request, RequestError(422, f"The body is not JSON: {reason}.", "bad_json"))
+    place = ".".join(str(part) for part in first["loc"][1:])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    where = f"{place}: " if place else "The body: "
+    return _reply(request, RequestError(422, f"{where}{first['msg']}{more}.", "bad_request", place or None))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """404, 405 and bodies that can't even be decoded."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    sentences = {
+        400: "The body can't be read as JSON in UTF-8.",
+        404: f"There is nothing at {path[:200]}; /openapi.json lists the routes.",
+        405: f"{path[:200]} does not take {request.method}.",
+    }
+    code = {400: "bad_json", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    reply = _reply(request, RequestError(error.status_code, sentences.get(error.status_code, str(error.detail)), code))
+    for name, value in (error.headers or {}).items():
+        reply.headers[name] = value
+    return reply

@@ -1,0 +1,91 @@
+"""A model's tokenizer and chat template: messages to token ids, token ids back to text."""
+
+import datetime
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from inference_server.errors import ModelRefused, RequestError
+from inference_server.models import check_whole, read_json
+
+
+class ChatTokenizer:
+    """tokenizer.json with the chat template from chat_template.jinja or tokenizer_config.json."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        check_whole(path)
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 (tokenizers raises plain Exception, whatever is wrong)
+            raise ModelRefused(f"{path} can't be read as a tokenizer ({error}): copy it again.") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+        beside = folder / "chat_template.jinja"
+        source = beside.read_text(encoding="utf-8") if beside.exists() else settings.get("chat_template")
+        if not isinstance(source, str):
+            raise ModelRefused(
+                f"{folder} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): add the model's own."
+            )
+        # The same options as transformers, or templates come out with other white space than the model was trained on.
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        try:
+            self._template = environment.from_string(source)
+        except TemplateError as error:
+            raise ModelRefused(f"{folder}: the chat template can't be read ({error}): correct it.") from None
+        self._specials = {key: _text(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        self.eos_id: int | None = self._tokenizer.token_to_id(self._specials["eos_token"] or "")
+        controls = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+        self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
+
+    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
+        """A chat as the model's prompt, up to where its answer begins. Raises RequestError for a chat the template refuses.
+
+        Control tokens such as ``<|system|>`` written inside a message are taken out: a message can't speak for another role.
+        """
+        if self._controls:
+            messages = [{**message, "content": self._controls.sub("", message["content"])} for message in messages]
+        try:
+            prompt = self._template.render(messages=messages, add_generation_prompt=True, **self._specials)
+        except TemplateError as error:
+            raise RequestError(
+                422, f"The model's chat template refused these messages: {error}", "bad_messages", "messages"
+            ) from None
+        return self._tokenizer.encode(prompt, add_special_tokens=False).ids
+
+    def words(self) -> "TokenText":
+        """A fresh stream from tokens to text."""
+        return TokenText(self._tokenizer)
+
+
+class TokenText:
+    """Turns tokens into text one by one; a character spread over several tokens comes out when it is whole."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def feed(self, token: int) -> str:
+        """The text this token completes, perhaps none."""
+        return self._stream.step(self._tokenizer, token) or ""
+
+
+def _text(value: object) -> str | None:
+    """A special token, which configs write as a string or as an object."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None
+
+
+def _refuse(message: str) -> None:
+    """What templates call for chats they can't express."""
+    raise TemplateError(message)

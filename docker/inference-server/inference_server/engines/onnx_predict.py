@@ -1,0 +1,189 @@
+"""The class engine: rows that arrive together are computed together, on one thread that owns the session."""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference_server.engines.base import Floats
+from inference_server.engines.loop import EngineLoop
+from inference_server.engines.onnx_session import open_session
+from inference_server.errors import ModelRefused, RequestError
+from inference_server.models import ModelSpec
+from inference_server.settings import Settings
+
+log = logging.getLogger("inference_server.engine")
+ROWS_A_RUN = 1024
+
+
+@dataclass(slots=True)
+class _Job:
+    rows: Floats
+    aio: asyncio.AbstractEventLoop
+    reply: asyncio.Future[Floats]
+
+
+class PredictEngine(EngineLoop):
+    """An ONNX classifier described by its model.json: ``input`` (name, shape, min, max), ``output`` (name, scores), ``labels``."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings, threads: int) -> None:
+        super().__init__(spec.id, settings.stall_seconds)
+        self._where = spec.folder / "model.json"
+        try:
+            shape = [int(size) for size in spec.card["input"]["shape"]]
+            self._input = str(spec.card["input"].get("name", ""))
+            self._low = float(spec.card["input"].get("min", -math.inf))
+            self._high = float(spec.card["input"].get("max", math.inf))
+            self._output = str(spec.card["output"]["name"])
+            self._softmax = spec.card["output"].get("scores", "probabilities") == "logits"
+            self.labels = tuple(str(label) for label in spec.card["labels"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelRefused(
+                f"{self._where} lacks something or has it wrong ({error!r}): README.md shows a whole one."
+            ) from None
+        self._shape = tuple(shape)
+        self._session = open_session(spec.weights, threads, spec.card.get("sha256"))
+        self._max_queue = settings.max_queue
+        self._jobs: deque[_Job] = deque()
+        self._prove(spec)
+        self.start()
+
+    def parse(self, row: object) -> Floats:
+        """See ``base.Predict``."""
+        wanted = " x ".join(map(str, self._shape))
+        if not isinstance(row, list):
+            raise RequestError(422, f"A row is a list of {wanted} numbers.", "bad_row", "inputs")
+        try:
+            if any(isinstance(value, bool | str) for value in row):  # numpy would take True for 1 and "5" for 5
+                raise ValueError
+            values = np.asarray(row, np.float32)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            raise RequestError(
+                422,
+                f"A row is a list of {wanted} numbers, and this one holds something else.",
+                "bad_row",
+                "inputs",
+            ) from None
+        if values.shape != self._shape:
+            got = " x ".join(map(str, values.shape))
+            raise RequestError(422, f"A row has {wanted} numbers; this one has {got}.", "bad_row", "inputs")
+        if not np.isfinite(values).all():
+            raise RequestError(422, "A row holds a number that is not finite.", "bad_row", "inputs")
+        if values.min() < self._low or values.max() > self._high:
+            at = int(np.argmax((values < self._low) | (values > self._high)))
+            raise RequestError(
+                422,
+                f"Number {at + 1} of the row is {values.flat[at]:g}; this model takes {self._low:g} to {self._high:g}.",
+                "bad_row",
+                "inputs",
+            )
+        return values
+
+    async def predict(self, rows: Floats) -> Floats:
+        """See ``base.Predict``."""
+        aio = asyncio.get_running_loop()
+        job = _Job(rows, aio, aio.create_future())
+        with self.wake:
+            if self.closing or not self.vitals().alive:
+                raise RequestError(
+                    503, "The model's engine is not running; the server will be replaced.", "engine_down"
+                )
+            if len(self._jobs) >= max(1, self._max_queue):
+                raise RequestError(
+                    429,
+                    f"{len(self._jobs)} requests already wait for this model: try again shortly.",
+                    "queue_full",
+                    retry_after=1,
+                )
+            self._jobs.append(job)
+            self.wake.notify()
+        return await job.reply
+
+    # What follows runs on the loop's own thread.
+
+    def turn(self) -> bool:
+        """Take what waits, compute it in one run, give each its part."""
+        jobs: list[_Job] = []
+        with self.wake:
+            while self._jobs and (
+                not jobs or sum(len(job.rows) for job in jobs) + len(self._jobs[0].rows) <= ROWS_A_RUN
+            ):
+                jobs.append(self._jobs.popleft())
+        if not jobs:
+            return False
+        try:
+            answers = self._compute(np.concatenate([job.rows for job in jobs]))
+        except BaseException as problem:
+            error = RequestError(500, "The model could not compute this; the server's log says why.", "engine_error")
+            for job in jobs:
+                _settle(job, error)
+            if not isinstance(problem, Exception):
+                raise  # the loop dies; these jobs are in no list any more and had to be told here
+            log.exception("rows could not be computed")
+            return True
+        start = 0
+        for job in jobs:
+            _settle(job, answers[start : start + len(job.rows)])
+            start += len(job.rows)
+        return True
+
+    def _compute(self, rows: Floats) -> Floats:
+        """Probabilities, shape (rows, labels)."""
+        scores: Floats = np.asarray(self._session.run([self._output], {self._input: rows})[0], np.float32)
+        if self._softmax:
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+            scores /= scores.sum(-1, keepdims=True)
+        return scores
+
+    def _prove(self, spec: ModelSpec) -> None:
+        """Ask for one row before anybody else does: card and file have to fit each other."""
+        names = [item.name for item in self._session.get_inputs()]
+        self._input = self._input or names[0]
+        zero = np.full((1, *self._shape), max(self._low, min(0.0, self._high)), np.float32)
+        try:
+            scores = self._compute(zero)
+        except Exception as error:  # noqa: BLE001 (onnxruntime's errors share no base class)
+            said = " ".join(str(error).split())[:200]
+            raise ModelRefused(f"{spec.weights} does not fit {self._where}: {said}") from None
+        if scores.shape != (1, len(self.labels)):
+            raise ModelRefused(
+                f"{spec.weights} gives scores of shape {scores.shape} and {self._where} names {len(self.labels)} labels."
+            )
+        if not np.isfinite(scores).all() or not math.isclose(float(scores.sum()), 1, abs_tol=1e-3):
+            raise ModelRefused(
+                f'{spec.weights}: the output {self._output} holds no probabilities. If they are logits, say "scores": "logits" in {self._where}.'
+            )
+
+    def has_work(self) -> bool:
+        return bool(self._jobs)
+
+    def load(self) -> tuple[int, int]:
+        return 0, len(self._jobs)
+
+    def abandon(self, why: str) -> None:
+        with self.wake:
+            self.closing = True
+            left = list(self._jobs)
+            self._jobs.clear()
+        for job in left:
+            _settle(job, RequestError(503, f"The answer was cut off: {why}.", "engine_down"))
+
+
+def _settle(job: _Job, result: Floats | RequestError) -> None:
+    """Hand a result to the event loop that waits for it, which may be gone, or may have stopped waiting."""
+
+    def give() -> None:
+        if job.reply.done():
+            return
+        if isinstance(result, RequestError):
+            job.reply.set_exception(result)
+        else:
+            job.reply.set_result(result)
+
+    try:
+        job.aio.call_soon_threadsafe(give)
+    except RuntimeError:
+        log.debug("an answer came too late")

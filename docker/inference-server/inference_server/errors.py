@@ -1,0 +1,47 @@
+"""Errors that a person can cause: each ends in a sentence that says what to do. A traceback is for bugs."""
+
+from typing import Any
+
+
+class StartError(Exception):
+    """The server can't start: a setting, a port or a model is refused. Printed as one sentence, exit code 1."""
+
+
+class ModelRefused(StartError):
+    """A model folder that can't be served, with the reason and the way out."""
+
+
+class RequestError(Exception):
+    """A request that can't be answered; contracts turn it into a reply in OpenAI's error shape.
+
+    Args:
+        status: HTTP status code.
+        message: the sentence a client sees.
+        code: a short word for programs, such as ``body_too_large``.
+        param: the request field at fault, when there is one.
+        retry_after: seconds after which the same request may work.
+    """
+
+    def __init__(
+        self, status: int, message: str, code: str, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        """The reply's body: OpenAI's shape, on every route."""
+        return error_body(self.status, self.message, self.code, self.param)
+
+    def headers(self) -> dict[str, str]:
+        """Reply headers that belong to this error."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+
+def error_body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error shape: ``{"error": {"message", "type", "param", "code"}}``."""
+    kind = "invalid_request_error" if 400 <= status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,162 @@
+"""Around every request: an id, a log line, metrics, limits on its body, and the 503 of a server that is on its way out.
+
+Plain ASGI, because wrapping each reply in another task (as a middleware function would) costs a streaming server dear.
+"""
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inference_server.errors import RequestError, error_body
+from inference_server.serving import Phase, Serving
+
+log = logging.getLogger("inference_server.access")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+CLIENT_GONE = 499  # nginx's number for a client that left before its answer
+
+
+class RequestContext:
+    """Request id in and out, X-Model-Name and X-Model-Version, one log line and the HTTP metrics a request."""
+
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self._app = app
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        serving = self._serving
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = CLIENT_GONE
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if "model" in state:
+                    headers += [
+                        (b"x-model-name", state["model"].name.encode()),
+                        (b"x-model-version", state["model"].version.encode()),
+                    ]
+                if serving.phase is Phase.DRAINING:
+                    headers.append((b"connection", b"close"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        serving.in_flight += 1
+        serving.metrics.http_running.set(serving.in_flight)
+        try:
+            if serving.phase is Phase.DRAINING and scope["path"] not in PROBES:
+                error = RequestError(
+                    503, "The server is stopping: send this to another one.", "draining", retry_after=1
+                )
+                await send_json(send_on, 503, error.body(), error.headers())
+            else:
+                await self._app(scope, receive, send_on)
+        except Exception:
+            logging.getLogger("inference_server").exception(
+                "bug in a request", extra={"fields": {"request_id": request_id}}
+            )
+            if status == CLIENT_GONE:
+                await send_json(
+                    send_on,
+                    500,
+                    error_body(500, "Something broke here; the log has it under this request's id.", "bug"),
+                )
+        finally:
+            serving.in_flight -= 1
+            serving.metrics.http_running.set(serving.in_flight)
+            self._record(scope, status, time.perf_counter() - start)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """The metrics and the log line of a finished request. The route is its pattern: paths from outside would be endless series."""
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if route != "none" else "none"
+        self._serving.metrics.http_requests.labels(method, route, str(status)).inc()
+        self._serving.metrics.http_seconds.labels(route).observe(seconds)
+        state = scope["state"]
+        fields = {
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 2),
+        }
+        if "model" in state:
+            fields |= {"model": state["model"].name, "version": state["model"].version}
+        if "usage" in state:
+            fields |= {
+                "prompt_tokens": state["usage"].prompt_tokens,
+                "completion_tokens": state["usage"].completion_tokens,
+            }
+        if "error_code" in state:
+            fields["error"] = state["error_code"]
+        log.log(
+            logging.DEBUG if route in PROBES and status == 200 else logging.INFO,
+            "request",
+            extra={"fields": fields},
+        )
+
+
+class BodyLimit:
+    """Reads the body before anything else does, up to MAX_BODY_BYTES; one that is longer gets 413."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        body = b""
+        more = True
+        too_large = declared.isdigit() and int(declared) > self._limit
+        while more and not too_large:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            too_large = len(body) > self._limit
+        if too_large:
+            error = RequestError(
+                413, f"The body is larger than {self._limit:,} bytes: send less at a time.", "body_too_large"
+            )
+            scope["state"]["error_code"] = error.code
+            await send_json(send, 413, error.body(), {"Connection": "close"})
+            return
+        whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal whole
+            if whole is None:
+                return await receive()
+            message, whole = whole, None
+            return message
+
+        await self._app(scope, replay, send)
+
+
+async def send_json(
+    send: Send, status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> None:
+    """A whole JSON reply from outside the app."""
+    content = json.dumps(body).encode()
+    raw = {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}
+    pairs = [(name.lower().encode(), value.encode()) for name, value in raw.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,230 @@
+"""MODEL_PATH is a contract: which folders are accepted, and one sentence for each that is not.
+
+Accepted are a repository ``<name>/<version>/``, one model's folder of versions ``<version>/``, or one version's folder:
+
+* text, ONNX: ``onnx/model.onnx`` or ``model.onnx`` with ``tokenizer.json`` and ``genai_config.json``
+* text, Hugging Face: ``config.json``, ``*.safetensors``, ``tokenizer.json`` (needs the transformers engine)
+* classes, ONNX: ``model.onnx`` with a ``model.json`` that says ``"kind": "predict"``
+
+Only names and small files are read here; the engines find out whether the weights themselves are whole.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from inference_server.errors import ModelRefused
+
+Kind = Literal["generate", "predict"]
+HELP = "It can be a model's folder, or a folder of <name>/<version>/ folders."
+KNOWN_STRANGERS = {
+    "*.gguf": "GGUF weights; serve those with Ollama or llama.cpp",
+    "*.tar.gz": "a packed model; unpack it first",
+    "adapter_config.json": "an adapter without its base model; merge it into the base model first",
+    "pytorch_model*.bin": "pickled PyTorch weights; save the model again as safetensors",
+    "*.pt": "pickled PyTorch weights; save the model again as safetensors",
+    "*.pth": "pickled PyTorch weights; save the model again as safetensors",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One version of one model on disk, ready to be loaded by an engine."""
+
+    name: str
+    version: str
+    kind: Kind
+    engine: Literal["onnx", "transformers"]
+    folder: Path
+    weights: Path
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """``name:version``, as an image's name and tag."""
+        return f"{self.name}:{self.version}"
+
+
+def find_models(path: Path, engine: str = "auto") -> list[ModelSpec]:
+    """Every model version under ``path``, sorted by name and version. Raises ModelRefused."""
+    try:
+        if not path.exists():
+            raise ModelRefused(f"MODEL_PATH={path}: there is no such folder. {HELP}")
+        if not path.is_dir():
+            raise ModelRefused(f"MODEL_PATH={path} is a file. {HELP}")
+        if not any(_visible(path)):
+            raise ModelRefused(f"MODEL_PATH={path} is empty. {HELP} Was a volume mounted over it?")
+        found = list(_walk(path, engine))
+    except PermissionError as error:
+        raise unreadable(path, error) from None
+    seen: dict[str, Path] = {}
+    for spec in found:
+        if spec.id in seen:
+            raise ModelRefused(f"{seen[spec.id]} and {spec.folder} both say they are {spec.id}: change one model.json.")
+        seen[spec.id] = spec.folder
+    return sorted(found, key=lambda spec: (spec.name, version_key(spec.version)))
+
+
+def version_key(version: str) -> tuple[int, str]:
+    """Sorts versions as numbers where they are numbers, so that 10 comes after 9."""
+    return (int(version), "") if version.isdigit() else (-1, version)
+
+
+def _walk(path: Path, engine: str) -> Iterator[ModelSpec]:
+    """The three accepted layouts, from the most direct to the widest."""
+    folders = [child for child in _visible(path) if child.is_dir()]
+    if _looks_like_model(path):
+        name, version = (path.parent.name, path.name) if path.name.isdigit() else (path.resolve().name, "1")
+        yield _read(path, name, version, engine)
+    elif folders and all(child.name.isdigit() for child in folders):
+        yield from _versions(path, path.resolve().name, engine)
+    elif any(grandchild.is_dir() and grandchild.name.isdigit() for child in folders for grandchild in _visible(child)):
+        for child in folders:
+            yield from _versions(child, child.name, engine)
+    else:
+        raise ModelRefused(_stranger(path))
+
+
+def _versions(folder: Path, name: str, engine: str) -> Iterator[ModelSpec]:
+    """The versions of one model; each folder in it has to be one."""
+    folders = [child for child in _visible(folder) if child.is_dir()]
+    if not folders:
+        raise ModelRefused(f"{folder} holds no version: expected {folder}/1/ with the model in it.")
+    for child in folders:
+        if not child.name.isdigit():
+            raise ModelRefused(f"{child} is not a version: name version folders 1, 2, 3, or move it elsewhere.")
+        yield _read(child, name, child.name, engine)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a person put there: no dot files, no lost+found of a mounted disk."""
+    return sorted(child for child in folder.iterdir() if child.name[0] not in "._" and child.name != "lost+found")
+
+
+def _looks_like_model(folder: Path) -> bool:
+    """Whether anything in this folder belongs to one model."""
+    names = (
+        "model.json",
+        "model.onnx",
+        "onnx/model.onnx",
+        "config.json",
+        "tokenizer.json",
+        "genai_config.json",
+    )
+    return any((folder / name).exists() for name in names) or any(folder.glob("*.safetensors"))
+
+
+def _read(folder: Path, name: str, version: str, engine: str) -> ModelSpec:
+    """One version's folder as a spec, or the reason why not."""
+    card = read_json(folder / "model.json") if (folder / "model.json").exists() else {}
+    name, version = str(card.get("name", name)), str(card.get("version", version))
+    for word, value in (("name", name), ("version", version)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ModelRefused(
+                f"{folder}: the {word} {value!r} has to be letters, digits, dots, dashes or underscores."
+            )
+    onnx = next((path for path in (folder / "onnx/model.onnx", folder / "model.onnx") if path.exists()), None)
+    kind = card.get("kind", "generate" if (folder / "tokenizer.json").exists() or not onnx else None)
+    if kind is None:
+        raise ModelRefused(
+            f"{folder} has a model.onnx and neither a tokenizer.json (text) nor a model.json (classes): add the one that belongs to it."
+        )
+    if kind not in ("generate", "predict"):
+        raise ModelRefused(f'{folder / "model.json"} says kind {kind!r}: this server knows "generate" and "predict".')
+    if kind == "predict":
+        weights = folder / str(card.get("file", "model.onnx"))
+        if not weights.is_file():
+            raise ModelRefused(f"{folder} has a model.json and no {weights.name}: copy the ONNX file beside it.")
+        return ModelSpec(name, version, "predict", "onnx", folder, weights, card)
+    return _read_text_model(folder, name, version, engine, onnx, card)
+
+
+def _read_text_model(
+    folder: Path, name: str, version: str, engine: str, onnx: Path | None, card: dict[str, Any]
+) -> ModelSpec:
+    """A folder with a tokenizer: ONNX where it has that and the setting allows it, else safetensors."""
+    if not (folder / "tokenizer.json").exists():
+        raise ModelRefused(_stranger(folder))
+    if onnx and engine in ("auto", "onnx"):
+        if not (onnx.parent / "genai_config.json").exists():
+            raise ModelRefused(
+                f"{onnx} has no genai_config.json beside it: export the model with `python -m onnxruntime_genai.models.builder`."
+            )
+        return ModelSpec(name, version, "generate", "onnx", folder, onnx, card)
+    tensors = sorted(folder.glob("*.safetensors"))
+    if not tensors or not (folder / "config.json").exists():
+        wanted = "model.onnx" if engine == "onnx" else "config.json with *.safetensors"
+        raise ModelRefused(
+            f"{folder} has a tokenizer and no {wanted} (ENGINE={engine}): add the weights, or set ENGINE=auto."
+        )
+    if engine == "onnx":
+        raise ModelRefused(
+            f"{folder} has safetensors and no ONNX file, and ENGINE=onnx: use ENGINE=transformers, or export it with "
+            "`python -m onnxruntime_genai.models.builder`."
+        )
+    for path in tensors:
+        check_safetensors(path)
+    return ModelSpec(name, version, "generate", "transformers", folder, folder, card)
+
+
+def _stranger(folder: Path) -> str:
+    """The sentence for a folder that is no model: names what it is, if that is known, else what lies in it."""
+    for pattern, what in KNOWN_STRANGERS.items():
+        if next(folder.glob(pattern), None):
+            return f"{folder} holds {what}."
+    names = [child.name for child in _visible(folder)]
+    listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    return f"{folder} holds no model this server knows (found: {listed or 'nothing'}). {HELP} README.md lists what it needs."
+
+
+def unreadable(path: Path, error: PermissionError) -> ModelRefused:
+    """The refusal of what this user may not read: the usual trouble with mounted folders."""
+    return ModelRefused(f"{path}: {error.filename} can't be read by this user: make it readable (chmod -R a+rX).")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON object from a model's folder. Raises ModelRefused."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelRefused(f"{path} is missing: copy the model's folder again, whole.") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelRefused(f"{path} is not JSON ({error}): copy it again or correct it.") from None
+    if not isinstance(value, dict):
+        raise ModelRefused(f"{path} has to hold a JSON object.")
+    return value
+
+
+def check_whole(path: Path) -> None:
+    """Refuse what stands in for a file: nothing at all, or a Git LFS pointer."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ModelRefused(f"{path} is empty: copy the model again.")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelRefused(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` where it was cloned.")
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare a safetensors file's length with its own table; the format: 8 bytes length, JSON table, data."""
+    check_whole(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > size - 8:
+            raise ModelRefused(f"{path} is truncated or no safetensors file: copy it again.")
+        try:
+            table = json.loads(file.read(length))
+            end = max(
+                (entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"),
+                default=0,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise ModelRefused(f"{path} is damaged (its table can't be read): copy it again.") from None
+    if size != 8 + length + end:
+        raise ModelRefused(
+            f"{path} is truncated: it has {size:,} bytes and its table promises {8 + length + end:,}. Copy it again."
+        )

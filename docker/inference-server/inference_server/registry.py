@@ -1,0 +1,183 @@
+"""The models that are loaded: found by name and version, and counted whichever contract asks."""
+
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from inference_server.engines import load
+from inference_server.engines.base import Delta, Floats, Generate, Predict, Sampling
+from inference_server.errors import RequestError
+from inference_server.metrics import Metrics
+from inference_server.models import Kind, ModelSpec, version_key
+from inference_server.settings import Settings
+
+
+class LoadedModel:
+    """One version of one model with its engine; every use of it leaves its metrics."""
+
+    def __init__(self, spec: ModelSpec, metrics: Metrics) -> None:
+        self.spec = spec
+        self.metrics = metrics
+        self.labels = (spec.name, spec.version)
+        metrics.info.labels(*self.labels, spec.kind, spec.engine).set(1)
+        for series in (
+            metrics.requests,
+            metrics.seconds,
+        ):  # present from the start: a rate needs a zero to begin with
+            series.labels(*self.labels)
+
+    def failed(self, error: BaseException) -> None:
+        """Count a request that this model did not finish."""
+        reason = error.code if isinstance(error, RequestError) else "cancelled"
+        self.metrics.errors.labels(*self.labels, reason).inc()
+
+
+class TextModel(LoadedModel):
+    """A loaded *generate* model."""
+
+    def __init__(self, spec: ModelSpec, engine: Generate, metrics: Metrics) -> None:
+        super().__init__(spec, metrics)
+        self.engine = engine
+
+    async def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """The answer as a stream; the first delta is awaited by whoever asks, so that an early error still gets its status code."""
+        start = time.perf_counter()
+        metrics, labels = self.metrics, self.labels
+        metrics.requests.labels(*labels).inc()
+        first, whole = True, False
+        try:
+            async with aclosing(await self.engine.generate(messages, sampling)) as stream:
+                async for delta in stream:
+                    if first:
+                        metrics.first_token.labels(*labels).observe(time.perf_counter() - start)
+                        first = False
+                    if delta.usage:
+                        metrics.prompt_tokens.labels(*labels).inc(delta.usage.prompt_tokens)
+                        metrics.completion_tokens.labels(*labels).inc(delta.usage.completion_tokens)
+                        metrics.seconds.labels(*labels).observe(time.perf_counter() - start)
+                        whole = True
+                    yield delta
+        except BaseException as error:
+            if not whole:  # a reader who has the last piece may close the stream
+                self.failed(error)
+            raise
+
+
+class ClassModel(LoadedModel):
+    """A loaded *predict* model."""
+
+    def __init__(self, spec: ModelSpec, engine: Predict, metrics: Metrics) -> None:
+        super().__init__(spec, metrics)
+        self.engine = engine
+
+    async def classify(self, rows: Floats) -> Floats:
+        """Probabilities, one line a row."""
+        start = time.perf_counter()
+        self.metrics.requests.labels(*self.labels).inc()
+        try:
+            scores = await self.engine.predict(rows)
+        except BaseException as error:
+            self.failed(error)
+            raise
+        self.metrics.seconds.labels(*self.labels).observe(time.perf_counter() - start)
+        for best in scores.argmax(-1):
+            self.metrics.predictions.labels(*self.labels, self.engine.labels[best]).inc()
+        return scores
+
+
+class Registry:
+    """Every loaded model version. Without a name: the first of its kind; without a version: the highest."""
+
+    def __init__(self, models: Iterable[TextModel | ClassModel]) -> None:
+        self.models = list(models)
+
+    @classmethod
+    def load(cls, specs: list[ModelSpec], settings: Settings, metrics: Metrics) -> "Registry":
+        """Load every spec. Raises ModelRefused; what was loaded before is closed again."""
+        registry = cls([])
+        try:
+            for spec in specs:
+                engine: Any = load(spec, settings)
+                registry.models.append(
+                    TextModel(spec, engine, metrics) if spec.kind == "generate" else ClassModel(spec, engine, metrics)
+                )
+        except BaseException:
+            registry.close()
+            raise
+        return registry
+
+    def pick(self, kind: Kind | None, name: str | None = None, version: str | None = None) -> TextModel | ClassModel:
+        """The model a request asks for; ``name`` may be ``name:version``. Raises RequestError 404."""
+        if name and ":" in name:
+            name, _, tag = name.partition(":")
+            if version and version != tag:
+                raise RequestError(
+                    422,
+                    f"The model says version {tag} and the version field {version}: choose one.",
+                    "two_versions",
+                    "version",
+                )
+            version = tag
+        fitting = [model for model in self.models if kind in (None, model.spec.kind)]
+        if not name:
+            if not fitting:
+                what = "text" if kind == "generate" else "classes"
+                raise RequestError(
+                    404,
+                    f"No loaded model answers with {what}; loaded: {self._listed()}.",
+                    "model_not_found",
+                    "model",
+                )
+            name = fitting[0].spec.name
+        named = [model for model in self.models if model.spec.name == name]
+        if not named:
+            raise RequestError(
+                404,
+                f"The model {name!r} is not loaded; loaded: {self._listed()}.",
+                "model_not_found",
+                "model",
+            )
+        if version is None:
+            chosen = max(named, key=lambda model: version_key(model.spec.version))
+        else:
+            match = next((model for model in named if model.spec.version == version), None)
+            if match is None:
+                has = ", ".join(model.spec.version for model in named)
+                raise RequestError(
+                    404, f"{name} has no version {version!r}; loaded: {has}.", "model_not_found", "version"
+                )
+            chosen = match
+        if kind not in (None, chosen.spec.kind):
+            way = (
+                "POST /predict with rows"
+                if chosen.spec.kind == "predict"
+                else "POST /v1/chat/completions, or /predict with a text"
+            )
+            raise RequestError(
+                422, f"{chosen.spec.id} can't answer this kind of request: use {way}.", "wrong_kind", "model"
+            )
+        return chosen
+
+    def text(self, name: str | None = None, version: str | None = None) -> TextModel:
+        """A *generate* model."""
+        model = self.pick("generate", name, version)
+        assert isinstance(model, TextModel)
+        return model
+
+    def is_default(self, model: TextModel | ClassModel) -> bool:
+        """Whether a request that names no version of this model gets this one."""
+        return self.pick(model.spec.kind, model.spec.name) is model
+
+    def unwell(self) -> list[str]:
+        """One sentence for each engine that is dead or stuck."""
+        pairs = [(model.spec.id, model.engine.vitals().why) for model in self.models]
+        return [f"{name}: {why}" for name, why in pairs if why]
+
+    def close(self) -> None:
+        """Stop every engine."""
+        for model in self.models:
+            model.engine.close()
+
+    def _listed(self) -> str:
+        return ", ".join(model.spec.id for model in self.models) or "none"

@@ -1,0 +1,147 @@
+"""The process: bind, listen, load the models meanwhile, and leave politely on SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+from typing import NoReturn
+
+from inference_server.errors import StartError
+from inference_server.models import ModelSpec, find_models
+from inference_server.settings import Settings, read_settings
+
+log = logging.getLogger("inference_server")
+BACKLOG = 2048
+IDLE_CONNECTION_SECONDS = 75  # longer than the 60 s of nginx and most load balancers, which must be the first to close
+
+
+def serve() -> int:
+    """Run the server until it is told to stop; returns its exit code."""
+    # As process 1 of a container nothing happens on SIGTERM unless somebody says so, also in the first half second.
+    signal.signal(signal.SIGTERM, _leave_early)
+    # Huge pages would make the sparse key/value buffers cost all they could ever hold: 126 MB became 233 when it was tried.
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    try:
+        settings = read_settings()
+        specs = find_models(settings.models_folder(), settings.engine)
+        listener = _bind(settings.host, settings.port)
+    except StartError as error:
+        return _refuse(error)
+    try:
+        return _run(settings, specs, listener)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(settings: Settings, specs: list[ModelSpec], listener: socket.socket) -> int:
+    """With settings, models and port in hand: import what is heavy and go."""
+    import uvicorn
+
+    from inference_server import logs
+    from inference_server.app import create_app
+    from inference_server.registry import Registry
+    from inference_server.serving import Phase, Serving
+
+    logs.set_up(settings.log_level)
+    serving = Serving(settings)
+    problem: list[StartError] = []
+
+    class Server(uvicorn.Server):
+        """uvicorn, with loading at its start and draining at its end."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            self.loop = asyncio.get_running_loop()
+            await super().startup(sockets)
+            log.info("listening", extra={"fields": {"host": settings.host, "port": settings.port}})
+            threading.Thread(target=self.load, name="loader", daemon=True).start()
+
+        def load(self) -> None:
+            """On a thread of its own, so that /health answers meanwhile."""
+            start = time.perf_counter()
+            try:
+                registry = Registry.load(specs, settings, serving.metrics)
+            except StartError as error:
+                problem.append(error)
+                self.should_exit = True
+            except Exception:
+                log.exception("bug while loading the models")
+                problem.append(StartError("a model could not be loaded because of a bug; the traceback is in the log."))
+                self.should_exit = True
+            else:
+                self.loop.call_soon_threadsafe(self.loaded, registry, time.perf_counter() - start)
+
+        def loaded(self, registry: Registry, seconds: float) -> None:
+            serving.loaded = registry
+            if serving.phase is Phase.LOADING:
+                serving.phase = Phase.READY
+            names = [model.spec.id for model in registry.models]
+            log.info("ready", extra={"fields": {"models": names, "load_seconds": round(seconds, 3)}})
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """First signal: drain. Second: leave now. (uvicorn's own way would end in the signal's exit code, not in 0.)"""
+            if not hasattr(self, "loop"):
+                raise SystemExit(0)  # nothing has begun
+            if serving.phase is Phase.DRAINING:
+                self.should_exit = self.force_exit = True
+            else:
+                serving.phase = Phase.DRAINING
+                self.loop.call_soon_threadsafe(lambda: setattr(self, "draining", self.loop.create_task(self.drain())))
+
+        async def drain(self) -> None:
+            """Finish what runs, for at most DRAIN_SECONDS; then uvicorn closes its doors.
+
+            Meanwhile the port stays open: /ready says 503 to whoever asks, and new work is sent elsewhere with a sentence.
+            """
+            log.info("draining", extra={"fields": {"in_flight": serving.in_flight}})
+            end = time.monotonic() + settings.drain_seconds
+            while serving.in_flight and time.monotonic() < end:
+                await asyncio.sleep(0.02)
+            if serving.in_flight:
+                log.warning("requests cut off", extra={"fields": {"in_flight": serving.in_flight}})
+            self.should_exit = True
+
+    config = uvicorn.Config(
+        create_app(serving),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_CONNECTION_SECONDS,
+        timeout_graceful_shutdown=1,
+    )
+    Server(config).run(sockets=[listener])
+    if serving.loaded:
+        serving.loaded.close()
+    if problem:
+        return _refuse(problem[0])
+    log.info("stopped")
+    return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """The listening socket, taken before anything heavy is loaded. Raises StartError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(
+            f"can't listen on {host}:{port} ({reason}): set PORT to a free port, or HOST to an address of this machine."
+        ) from None
+
+
+def _refuse(error: StartError) -> int:
+    print(f"inference-server: {error}", file=sys.stderr)
+    return 1
+
+
+def _leave_early(sig: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)

@@ -1,0 +1,50 @@
+"""What one running server knows about itself: its phase, its models, and how many requests are under way."""
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from starlette.requests import Request
+
+from inference_server.errors import RequestError
+from inference_server.metrics import Metrics
+from inference_server.registry import ClassModel, Registry, TextModel
+from inference_server.settings import Settings
+
+
+class Phase(StrEnum):
+    """loading -> ready -> draining; there is no way back."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True)
+class Serving:
+    """Shared by the contracts and the process around them; touched on the event loop's thread only."""
+
+    settings: Settings
+    metrics: Metrics = field(default_factory=Metrics)
+    phase: Phase = Phase.LOADING
+    loaded: Registry | None = None
+    in_flight: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def models(self) -> Registry:
+        """The loaded models. Raises RequestError 503 while there are none."""
+        if self.loaded is None:
+            raise RequestError(503, "The models are still loading: try again in a moment.", "loading", retry_after=1)
+        return self.loaded
+
+
+def serving(request: Request) -> Serving:
+    """The Serving of the app that got this request."""
+    found: Serving = request.app.state.serving
+    return found
+
+
+def answered_by(request: Request, model: TextModel | ClassModel) -> None:
+    """Note which model answers: the reply's headers and the log line name it."""
+    request.state.model = model.spec

@@ -1,0 +1,118 @@
+"""Settings from the environment: one table, read once at the start, wrong values refused in a sentence."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from inference_server.errors import StartError
+
+
+def _setting(
+    default: str | int | float,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    one_of: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with what the reader below needs to check it."""
+    return field(default=default, metadata={"text": text, "low": low, "high": high, "one_of": one_of})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a person can set. The environment variable is the field's name in capitals."""
+
+    host: str = _setting("0.0.0.0", "Address to listen on.")
+    port: int = _setting(8080, "Port to listen on; `inference-server health` follows it.", low=1, high=65535)
+    model_path: str = _setting("", "Folder with the models; empty means the ones that come with the server.")
+    engine: str = _setting(
+        "auto",
+        "Engine for text models: `auto` takes ONNX where a folder has it.",
+        one_of=("auto", "onnx", "transformers"),
+    )
+    engine_threads: int = _setting(
+        0, "Threads a model computes with; 0: the container's CPUs less one for HTTP, 1 to 4.", low=0, high=256
+    )
+    slots: int = _setting(16, "Texts that one model generates at the same time; others wait.", low=1, high=256)
+    max_queue: int = _setting(256, "Requests that may wait for a slot; one more gets 429.", low=0, high=100_000)
+    max_body_bytes: int = _setting(1_048_576, "Largest request body; above it 413.", low=1)
+    max_prompt_tokens: int = _setting(1024, "Longest prompt, after the chat template; above it 422.", low=1)
+    max_new_tokens: int = _setting(512, "Most tokens one answer may ask for; above it 422.", low=1)
+    default_new_tokens: int = _setting(256, "Length of an answer when the request does not say.", low=1)
+    default_temperature: float = _setting(
+        0.0, "Temperature when the request does not say; 0 repeats exactly.", low=0, high=2
+    )
+    max_batch: int = _setting(256, "Most items in one `/batch_predict`; above it 413.", low=1)
+    stall_seconds: float = _setting(10.0, "`/health` fails when a model's loop has not moved for this long.", low=0.1)
+    drain_seconds: float = _setting(8.0, "After SIGTERM, time for running requests; `docker stop` waits 10.", low=0)
+    log_level: str = _setting("info", "`debug` also logs health probes.", one_of=("debug", "info", "warning", "error"))
+
+    def models_folder(self) -> Path:
+        """MODEL_PATH, or the models that come with the server."""
+        return Path(self.model_path) if self.model_path else bundled_models()
+
+
+def bundled_models() -> Path:
+    """The ``models/`` folder beside the package, or ``/app/models`` where the package is installed apart from it (the image)."""
+    beside = Path(__file__).resolve().parent.parent / "models"
+    return beside if beside.is_dir() else Path("/app/models")
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment; an empty variable counts as not set. Raises StartError with a sentence."""
+    source = os.environ if environment is None else environment
+    given: dict[str, Any] = {}
+    for item in fields(Settings):
+        text = source.get(item.name.upper(), "").strip()
+        if text:
+            given[item.name] = _convert(item.name.upper(), text, type(item.default), item.metadata)
+    settings = Settings(**given)
+    if settings.default_new_tokens > settings.max_new_tokens and "default_new_tokens" in given:
+        raise StartError(
+            f"DEFAULT_NEW_TOKENS={settings.default_new_tokens} is more than MAX_NEW_TOKENS={settings.max_new_tokens}: lower the first."
+        )
+    return settings
+
+
+def _convert(name: str, text: str, kind: type, rule: Mapping[str, Any]) -> str | int | float:
+    """One variable's text as its type, within its bounds."""
+    if kind is str:
+        value = text.lower() if rule["one_of"] else text
+        if rule["one_of"] and value not in rule["one_of"]:
+            raise StartError(f"{name}={text} is not known: use one of {', '.join(rule['one_of'])}.")
+        return value
+    try:
+        number = int(text) if kind is int else float(text)
+    except ValueError:
+        raise StartError(f"{name}={text} is not a {'whole ' if kind is int else ''}number.") from None
+    low, high = rule["low"], rule["high"]
+    if not (low is None or number >= low) or not (high is None or number <= high):
+        bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise StartError(f"{name}={text} is out of range: it has to be {bounds}.")
+    return number
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use: its affinity, cut by the container's CPU quota (cgroup v2, then v1); at least 1.
+
+    onnxruntime alone counts the host's cores and then fights its own threads inside a small container.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(Path("/sys/fs/cgroup"))
+    return max(1, min(cpus, int(quota + 0.999) if quota else cpus))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """CPU quota in CPUs, or None where there is none."""
+    try:
+        limit, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return float(limit) / float(period) if limit not in ("max", "-1") else None

@@ -1,0 +1,143 @@
+"""What the tests share: the committed models, real digits, and a real server process on a free port."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "models"
+START_SECONDS = 60  # a loaded machine; how fast it starts is measured elsewhere
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment without settings of ours, plus the given ones."""
+    base = {
+        key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+    }
+    return {**base, "PYTHONPATH": str(ROOT), **{key: str(value) for key, value in settings.items()}}
+
+
+def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """``inference-server ARGUMENTS`` to its end."""
+    command = [sys.executable, "-m", "inference_server", *arguments]
+    return subprocess.run(command, env=environment(**settings), capture_output=True, text=True, timeout=START_SECONDS)
+
+
+class Server:
+    """A server process. Its output goes to a file: a pipe nobody reads would stop it."""
+
+    def __init__(self, **settings: object) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = {"HOST": "127.0.0.1", **settings, "PORT": self.port}
+        self._folder = tempfile.TemporaryDirectory()
+        self._output = Path(self._folder.name) / "output"
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "inference_server"],
+                env=environment(**self.settings),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+        try:
+            wait_for(self.is_ready, START_SECONDS)
+        except TimeoutError:
+            self.kill()
+            pytest.fail(f"the server did not get ready:\n{self.output()}")
+
+    def is_ready(self) -> bool:
+        """Whether /ready says so."""
+        if self.process.poll() is not None:
+            pytest.fail(f"the server ended with {self.process.returncode}:\n{self.output()}")
+        try:
+            return self.client.get("/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def output(self) -> str:
+        """Everything it has written so far."""
+        return self._output.read_text(encoding="utf-8")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log, parsed; a line that is not JSON fails the test."""
+        return [json.loads(line) for line in self.output().splitlines()]
+
+    def terminate(self) -> int:
+        """SIGTERM, then its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+    def kill(self) -> None:
+        """End it, whatever state it is in."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait(timeout=10)
+        self._folder.cleanup()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    """Ask until it holds. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server with the committed models, shared by the tests that leave it as it was."""
+    with Server(LOG_LEVEL="debug") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[dict[str, Any]]:
+    """Held-out digits: ``pixels`` (64 numbers) and ``label``."""
+    loaded: list[dict[str, Any]] = json.loads((MODELS / "digits" / "samples.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A copy of digits version 2 to spoil."""
+    return Path(shutil.copytree(MODELS / "digits" / "2", tmp_path / "digits" / "2"))
+
+
+@pytest.fixture
+def tutor(tmp_path: Path) -> Path:
+    """A copy of the tutor to spoil."""
+    return Path(shutil.copytree(MODELS / "tutor" / "1", tmp_path / "tutor" / "1"))

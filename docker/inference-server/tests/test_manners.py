@@ -1,0 +1,299 @@
+"""How the process behaves: limits, ids, logs, health, and its end."""
+
+import json
+import re
+import signal
+import socket
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import MODELS, Server, free_port, run, wait_for
+
+CHAT = {"messages": [{"role": "user", "content": "What is a Docker image?"}], "max_tokens": 5}
+
+
+def test_request_ids(server: Server) -> None:
+    assert server.client.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = server.client.get("/health").headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    for bad in ("a b", "x" * 200, '"'):
+        assert server.client.get("/health", headers={"X-Request-ID": bad}).headers["x-request-id"] != bad
+    assert server.client.get("/nothing", headers={"X-Request-ID": "abc-2"}).headers["x-request-id"] == "abc-2"
+
+
+def test_log_lines_are_json_and_hold_no_prompt(server: Server) -> None:
+    secret = "zanzibar"
+    body = {**CHAT, "messages": [{"role": "user", "content": f"What is {secret}?"}]}
+    server.client.post("/v1/chat/completions", json=body, headers={"X-Request-ID": "log-1"})
+    server.client.post("/v1/chat/completions", json={**body, "stream": True}, headers={"X-Request-ID": "log-2"})
+    server.client.post("/predict", json={"inputs": secret, "version": 9}, headers={"X-Request-ID": "log-3"})
+    wait_for(lambda: "log-3" in server.output(), 5)
+    lines = {line.get("request_id"): line for line in server.lines()}
+    for name in ("log-1", "log-2"):
+        line = lines[name]
+        assert (line["model"], line["version"], line["status"], line["route"]) == (
+            "tutor",
+            "1",
+            200,
+            "/v1/chat/completions",
+        )
+        assert 0 < line["completion_tokens"] <= 5
+        assert line["ms"] > 0
+    assert lines["log-3"]["error"] == "model_not_found"
+    assert secret not in server.output()
+
+
+def test_body_limit(server: Server) -> None:
+    large = b'{"inputs": "' + b"x" * 2_000_000 + b'"}'
+    reply = httpx.post(f"{server.url}/predict", content=large, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 413
+    assert reply.json()["error"]["message"] == "The body is larger than 1,048,576 bytes: send less at a time."
+    assert reply.headers["x-request-id"]
+
+    def pieces() -> Any:
+        for _ in range(40):
+            yield b"x" * 65536
+
+    # Chunked: nobody said how much would come. It may be refused and closed while it is still being sent.
+    with suppress(httpx.WriteError):
+        assert httpx.post(f"{server.url}/predict", content=pieces()).status_code == 413
+    assert server.client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "said"),
+    [
+        (b'{"inputs": ', "application/json", 422, "The body is not JSON"),
+        (b'{"inputs": "\xff"}', "application/json", 400, "The body can't be read as JSON in UTF-8."),
+        (b"[" * 100_000, "application/json", 400, "The body can't be read as JSON in UTF-8."),
+        (b"[1]", "application/json", 422, "The body: Input should be a valid dictionary"),
+        (b"", "application/json", 422, "The body: Field required"),
+        (b'{"inputs": 1}', "application/x-www-form-urlencoded", 415, "send JSON with Content-Type: application/json"),
+        (b'{"inputs": 1}', "text/plain", 415, "send JSON with Content-Type: application/json"),
+    ],
+)
+def test_bad_bodies(server: Server, content: bytes, kind: str, status: int, said: str) -> None:
+    reply = server.client.post("/predict", content=content, headers={"Content-Type": kind})
+    assert reply.status_code == status, reply.text
+    assert said in reply.json()["error"]["message"]
+
+
+def test_unknown_routes_and_methods(server: Server) -> None:
+    assert server.client.get("/nothing").json()["error"]["code"] == "not_found"
+    reply = server.client.get("/predict")
+    assert reply.status_code == 405
+    assert "POST" in reply.headers["allow"]
+
+
+def test_metrics(server: Server, samples: list[dict[str, Any]]) -> None:
+    def value(series: str) -> float:
+        for line in server.client.get("/metrics").text.splitlines():
+            if line.startswith(f"{series} "):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    tutor, digits = 'model="tutor",version="1"', 'model="digits",version="1"'
+    names = [
+        f"inference_requests_total{{{tutor}}}",
+        f"inference_duration_seconds_count{{{tutor}}}",
+        f"inference_time_to_first_token_seconds_count{{{tutor}}}",
+        'inference_errors_total{model="tutor",reason="cancelled",version="1"}',
+    ]
+    before = [value(name) for name in names]
+    tokens = value(f"inference_completion_tokens_total{{{tutor}}}")
+    answer = server.client.post("/v1/chat/completions", json=CHAT).json()
+    server.client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert [value(name) for name in names] == [before[0] + 2, before[1] + 2, before[2] + 2, before[3]]
+    assert value(f"inference_completion_tokens_total{{{tutor}}}") == tokens + 2 * answer["usage"]["completion_tokens"]
+    rows = value(f"inference_requests_total{{{digits}}}")
+    server.client.post("/predict", json={"inputs": samples[0]["pixels"], "model": "digits:1"})
+    assert value(f"inference_requests_total{{{digits}}}") == rows + 1
+    text = server.client.get("/metrics").text
+    assert 'inference_model_info{engine="onnx",kind="generate",model="tutor",version="1"} 1.0' in text
+    assert 'http_requests_total{method="POST",route="/v1/chat/completions",status="200"}' in text
+    assert "_created" not in text
+    assert "process_resident_memory_bytes" in text
+
+
+def test_models_page(server: Server) -> None:
+    listed = server.client.get("/models").json()["models"]
+    assert [(model["id"], model["default_version"]) for model in listed] == [
+        ("digits:1", False),
+        ("digits:2", True),
+        ("tutor:1", True),
+    ]
+    assert listed[1]["card"]["metrics"]["accuracy"] > listed[0]["card"]["metrics"]["accuracy"]
+
+
+def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
+    def gauge(name: str) -> float:
+        found = re.search(rf'^{name}{{model="tutor",[^}}]*}} (\S+)$', server.client.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    cancelled = r'inference_errors_total{model="tutor",reason="cancelled",version="1"} '
+    body = json.dumps({"inputs": ["What is a Docker image?"] * 200, "max_tokens": 500, "temperature": 2}).encode()
+    with closing(socket.create_connection(("127.0.0.1", server.port))) as connection:
+        head = f"POST /batch_predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        wait_for(lambda: gauge("inference_running_requests") > 0, 10)
+    wait_for(lambda: gauge("inference_running_requests") + gauge("inference_waiting_requests") == 0, 5)
+    assert cancelled in server.client.get("/metrics").text
+
+
+def test_probe(server: Server) -> None:
+    well = run("health", PORT=server.port)
+    assert (well.returncode, len(well.stdout.splitlines()), well.stderr) == (0, 1, "")
+    assert "healthy: http://127.0.0.1:" in well.stdout
+    assert run("health", "--ready", PORT=server.port).returncode == 0
+    nobody = run("health", PORT=free_port())
+    assert nobody.returncode == 1
+    assert "unhealthy: " in nobody.stdout
+    assert run("health", PORT="x").returncode == 1
+    assert run("unknown").returncode == 2
+    assert run("--version").stdout.strip()
+
+
+def test_probe_of_something_else() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        started = time.monotonic()
+        silent = run("health", PORT=listener.getsockname()[1])
+        assert silent.returncode == 1
+        assert "did not answer within 3 s" in silent.stdout
+        assert time.monotonic() - started < 6
+
+
+def test_a_frozen_server_is_unhealthy_and_recovers() -> None:
+    with Server(MODEL_PATH=MODELS / "digits") as server:
+        server.process.send_signal(signal.SIGSTOP)
+        assert run("health", PORT=server.port).returncode == 1
+        server.process.send_signal(signal.SIGCONT)
+        assert run("health", PORT=server.port).returncode == 0
+
+
+def test_sigterm_at_rest() -> None:
+    with Server(MODEL_PATH=MODELS / "digits") as server:
+        started = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - started < 3
+        assert [line["message"] for line in server.lines()][-2:] == ["draining", "stopped"]
+
+
+def half_sent(server: Server, body: bytes) -> socket.socket:
+    """A request the server has begun and can't finish before its second half comes."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body[:20])
+    in_flight = re.compile(r"^http_requests_in_flight 2\.0$", re.MULTILINE)  # this one and the question itself
+    wait_for(lambda: bool(in_flight.search(server.client.get("/metrics").text)), 10)
+    return connection
+
+
+def test_sigterm_finishes_what_runs(samples: list[dict[str, Any]]) -> None:
+    body = json.dumps({"inputs": samples[0]["pixels"]}).encode()
+    with Server(MODEL_PATH=MODELS / "digits") as server, closing(half_sent(server, body)) as connection:
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 5)
+        assert httpx.get(f"{server.url}/ready").json() == {
+            "ready": False,
+            "phase": "draining",
+            "models": ["digits:1", "digits:2"],
+        }
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        refused = httpx.post(f"{server.url}/predict", json={"inputs": samples[0]["pixels"]})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["connection"] == "close"
+        assert refused.json()["error"]["message"] == "The server is stopping: send this to another one."
+        connection.sendall(body[20:])
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert f'"predicted_class":"{samples[0]["label"]}"'.encode() in answer
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_sigterm_does_not_wait_for_ever() -> None:
+    with (
+        Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=0.5) as server,
+        closing(half_sent(server, b"{" + b" " * 50)),
+    ):
+        started = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - started < 5
+        assert "requests cut off" in [line["message"] for line in server.lines()]
+
+
+def test_a_second_signal_ends_it_now() -> None:
+    with Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=60) as server, closing(half_sent(server, b"{" + b" " * 50)):
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "draining" in server.output(), 5)
+        assert server.terminate() == 0
+
+
+def test_a_taken_port() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        ended = run("serve", HOST="127.0.0.1", PORT=listener.getsockname()[1])
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("inference-server: can't listen on 127.0.0.1:")
+    assert "set PORT to a free port" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_health_fails_when_an_engine_is_dead(samples: list[dict[str, Any]]) -> None:
+    """In this process, because only here a thread of the server can be hurt."""
+    import asyncio
+
+    from inference_server.app import create_app
+    from inference_server.models import find_models
+    from inference_server.registry import Registry
+    from inference_server.serving import Phase, Serving
+    from inference_server.settings import Settings
+
+    serving = Serving(Settings())
+    serving.loaded = Registry.load(find_models(MODELS / "digits" / "2"), serving.settings, serving.metrics)
+    serving.phase = Phase.READY
+    engine: Any = serving.loaded.models[0].engine
+
+    def die() -> bool:
+        raise MemoryError("sabotage")
+
+    async def scene() -> None:
+        transport = httpx.ASGITransport(app=create_app(serving))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            assert (await client.get("/health")).status_code == 200
+            engine.turn = die
+            end = time.monotonic() + 5
+            while engine.vitals().alive and time.monotonic() < end:
+                await asyncio.sleep(0.05)
+            reply = await client.get("/health")
+            assert reply.status_code == 503
+            assert reply.json()["problems"] == ["digits:2: the engine's loop died: MemoryError: sabotage"]
+            assert (await client.get("/ready")).status_code == 503
+            answer = await client.post("/predict", json={"inputs": samples[0]["pixels"]})
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "engine_down"
+
+    asyncio.run(scene())
+
+
+def test_while_loading(tmp_path: Path) -> None:
+    import asyncio
+
+    from inference_server.app import create_app
+    from inference_server.serving import Serving
+    from inference_server.settings import Settings
+
+    async def scene() -> None:
+        transport = httpx.ASGITransport(app=create_app(Serving(Settings())))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            assert (await client.get("/health")).json()["phase"] == "loading"
+            assert (await client.get("/ready")).status_code == 503
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loading")
+
+    asyncio.run(scene())

@@ -1,0 +1,8 @@
+#!/bin/sh
+# A wrong answer: everything is right about the container, except that it does not run.
+set -eu
+container=$1 image=$2 base=$3
+
+docker build --file solutions/4.4.1/dead-model/answer/Dockerfile --build-arg "BASE_IMAGE=$base" --tag "$image" labs/starters/4.4.1/service
+docker rm --force "$container" > /dev/null 2>&1 || true
+docker create --name "$container" --publish 127.0.0.1::8080 --memory 256m --restart on-failure "$image"
