@@ -61,7 +61,10 @@ def setup() -> None:
     _show_commands()
     found = host_setup.ready()
     console.print(f"Docker Engine {found.version}")
-    console.print(images.ensure_inference_image())
+    # Not only what is missing: all layers that the labs build, so that their builds come from the cache.
+    console.print(images.build_inference_image().reference)
+    images.build_builder_stage()
+    images.build_naive_image()
     console.print(registry.ensure_image())
 
 
@@ -104,28 +107,13 @@ def lab(
 
     Example: `course lab --no-browser`
     """
-    from course_lib.lab import workspace
-    from course_lib.settings import settings
+    from course_lib.lab import jupyter, workspace
 
     for said in workspace.prepare():
         console.print(said, highlight=False)
-    if os.environ.get("SSH_CONNECTION"):
-        address = os.environ["SSH_CONNECTION"].split()[2]
-        browser = False
-        console.print(
-            f"You came by SSH. On your own machine: ssh -N -L {port}:127.0.0.1:{port} {os.environ.get('USER', 'you')}@{address}",
-            highlight=False,
-        )
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        f"--ServerApp.root_dir={settings().work_dir}",
-        "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.port={port}",
-    ]
-    command += [] if browser else ["--no-browser"]
-    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    if tunnel := jupyter.tunnel(port, os.environ):
+        console.print(f"You came by SSH. On your own machine: {tunnel}", highlight=False)
+    command = jupyter.command(port, browser=browser and not tunnel)
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 

@@ -87,9 +87,9 @@ print(f"{image} stands on {bases.runtime}: {bases.why}.")
 # know *which* latest.
 
 # %% [markdown]
-# ## Exercises: a service with every flaw an image can have
+# ## Your turn: a service with every flaw an image can have
 #
-# From here on you work. The patient is a small **ticket router**: it reads a learner's question and says whether it is
+# Between the steps you work. The patient is a small **ticket router**: it reads a learner's question and says whether it is
 # about Docker, Compose, Kubernetes, a cloud or a demo. It is a few files of plain Python in
 # `labs/starters/4.4.1/service` (have a look), so nothing has to be downloaded, and every flaw is in its Dockerfile.
 #
@@ -162,7 +162,8 @@ with lab.step("4.4.1.3"):
     images.require_stages(builder, image, bases.runtime)
     images.require_nothing_left_of_the_build(image, bases.runtime)
 
-lab.table([{"stage": what, "MB": f"{images.size(reference) / 1e6:,.0f}"} for what, reference in (("builder", builder), ("runtime", image))])
+stages = {"builder": builder, "runtime": image}
+lab.table([{"stage": name, "MB": f"{images.size(reference) / 1e6:,.0f}"} for name, reference in stages.items()])
 
 # %% [markdown]
 # What would a single stage have shipped? The builder stage still has it all:
@@ -211,7 +212,7 @@ with lab.step("4.4.1.4"):
         container.wait_healthy()
         images.InferenceServer(container.url).require_right(images.samples(10))
 
-print("A GPU answered from inside the container:" if gpu.used else "No GPU here; the engine refused, as it should, and the CPU took over:")
+print("A GPU answered from inside:" if gpu.used else "No GPU here. The engine refused, and the CPU took over:")
 print(gpu.said)
 
 # %% [markdown]
@@ -293,7 +294,8 @@ with lab.step("4.4.1.6"):
         server = images.InferenceServer(container.url)
         asked = server.require_right(images.samples(20))
         answer = server.chat("What is an image layer?", about="layer")
-        latencies = bench.measure(container.url, "/predict", server.digit_request(images.samples(1)[0]), requests=load_requests)
+        request = server.digit_request(images.samples(1)[0])
+        latencies = bench.measure(container.url, "/predict", request, requests=load_requests)
 
 print(f"{asked.right} of {asked.total} digits right, by version {asked.version}.\n\nWhat is an image layer?\n{answer}")
 

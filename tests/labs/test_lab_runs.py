@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -17,35 +18,11 @@ from course_lib.authoring import build
 from course_lib.lab import catalog, exercise
 from course_lib.runner import report
 from course_lib.settings import CHECKOUT
+from tests.labs.conftest import course, the_report
 
 pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.timeout(1800)]
 
 LABS = [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()]
-
-
-@pytest.fixture(scope="session")
-def clone_without_solutions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a learner without any answers has: this tree, as a second checkout on the same machine."""
-    clone = tmp_path_factory.mktemp("clone") / "course"
-    ignore = shutil.ignore_patterns(
-        ".git", ".venv", ".cache", "work", "reports", "solutions", "__pycache__", ".*_cache"
-    )
-    shutil.copytree(CHECKOUT, clone, ignore=ignore)
-    return clone
-
-
-def course(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`course …` of a checkout, with that checkout's own course_lib."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("COURSE_")} | {
-        "PYTHONPATH": str(checkout),
-        **environment,
-    }
-    command = [sys.executable, "-m", "course_lib.cli", *arguments]
-    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=1700)
-
-
-def the_report(checkout: Path) -> dict[str, object]:
-    return dict(json.loads((checkout / "reports" / "latest" / "report.json").read_text()))
 
 
 @pytest.mark.parametrize("lab", LABS)
@@ -54,10 +31,10 @@ def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_wi
     assert done.returncode == 0, done.stdout + done.stderr
     found = the_report(clone_without_solutions)
     jsonschema.validate(found, report.schema())
-    (ran,) = found["labs"]  # type: ignore[misc]
-    assert [s["status"] for s in ran["steps"]] == ["passed"] * len(lab.steps)  # type: ignore[index]
-    assert all(s["evidence"] for s in ran["steps"])  # type: ignore[index]
-    assert {e["status"] for e in ran["exercises"]} <= {"not_attempted", "skipped"}  # type: ignore[index]
+    (ran,) = found["labs"]
+    assert [s["status"] for s in ran["steps"]] == ["passed"] * len(lab.steps)
+    assert all(s["evidence"] for s in ran["steps"])
+    assert {e["status"] for e in ran["exercises"]} <= {"not_attempted", "skipped"}
     assert found["left_behind"] == []
     page = (clone_without_solutions / "reports" / "latest" / "index.html").read_text()
     assert "Everything passed" in page and all(step.id in page for step in lab.steps)
@@ -69,9 +46,9 @@ def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_wi
 def test_the_solution_passes_every_exercise(lab: catalog.Lab) -> None:
     done = course(CHECKOUT, "run", lab.id, "--solutions")
     assert done.returncode == 0, done.stdout + done.stderr
-    (ran,) = the_report(CHECKOUT)["labs"]  # type: ignore[misc]
-    assert {e["status"] for e in ran["exercises"]} <= {"passed", "skipped"}  # type: ignore[index]
-    assert [d for d in ran["deliverables"] if d["status"] == "passed"]  # type: ignore[index]
+    (ran,) = the_report(CHECKOUT)["labs"]
+    assert {e["status"] for e in ran["exercises"]} <= {"passed", "skipped"}
+    assert [d for d in ran["deliverables"] if d["status"] == "passed"]
 
 
 def nbval(notebook: Path, *, lax: bool, tmp_path: Path, **environment: str) -> tuple[int, int, str]:
@@ -133,9 +110,6 @@ def test_what_is_generated_is_not_stale(lab: catalog.Lab) -> None:
 
 @pytest.mark.parametrize("lab", LABS)
 def test_the_executed_solution_tells_nothing_about_a_machine(lab: catalog.Lab) -> None:
-    import re
-    import socket
-
     text = (CHECKOUT / "solutions" / lab.notebook).read_text()
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
     assert not re.search(r"/(home|root|Users|tmp)/[a-z]", text), re.search(r"/(home|root|Users|tmp)/[a-z].{40}", text)
