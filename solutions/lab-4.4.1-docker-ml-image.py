@@ -420,7 +420,14 @@ lab.figure("layers", bench.plot_layers(comparison), "The layers of the naive and
 lab.table(comparison.rows("after"))
 
 # %% [markdown]
-# And the naive one:
+# Fewer packages also mean fewer that can have a hole in them. What does each image carry? A scanner (trivy or grype) is asked
+# if one is on this machine; without one the table says so rather than nothing.
+
+# %% tags=["nbval-ignore-output"]
+lab.table(images.software_table(naive, image))
+
+# %% [markdown]
+# And where does the naive one spend its megabytes?
 
 # %% tags=["nbval-ignore-output"]
 lab.table(comparison.rows("before")[:8])
