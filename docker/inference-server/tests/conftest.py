@@ -21,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
+PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
 START_SECONDS = 60  # a loaded machine; how fast it starts is measured elsewhere
 
 
@@ -33,9 +34,7 @@ def free_port() -> int:
 
 def environment(**settings: object) -> dict[str, str]:
     """This process's environment without settings of ours, plus the given ones."""
-    base = {
-        key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
-    }
+    base = {key: value for key, value in os.environ.items() if key in PASSED_ON}
     return {**base, "PYTHONPATH": str(ROOT), **{key: str(value) for key, value in settings.items()}}
 
 

@@ -1,0 +1,73 @@
+"""Write the model card, README.md, from what was measured: `python card.py FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from corpus import UNKNOWN, load
+
+
+def percent(value: float) -> str:
+    """A share as text, one decimal."""
+    return f"{100 * value:.1f} %"
+
+
+def parameters(folder: Path) -> int:
+    """Number of weights, from the header of model.safetensors (its first eight bytes are the header's length)."""
+    with (folder / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
+
+
+def main() -> None:
+    """Read the folder's figures and write its README.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    data: dict[str, dict[str, Any]] = {
+        n: json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in ("evaluation", "training", "config")
+    }
+    e, t, corpus = data["evaluation"], data["training"], load()
+    g, o, p = e["glossary"], e["outside"], e["passages"]
+    lengths = [len(r.passage.split()) for r in corpus.readings_train]
+    text = (
+        (Path(__file__).parent / "card_template.md")
+        .read_text(encoding="utf-8")
+        .format(
+            e=e,
+            t=t,
+            g=g,
+            o=o,
+            p=p,
+            unknown=UNKNOWN,
+            context=data["config"]["max_position_embeddings"],
+            parameters=f"{parameters(folder) / 1e6:.1f}",
+            g_right=percent(g["right"]),
+            g_unknown=percent(g["wrongly_unknown"]),
+            o_honest=percent(o["honest"]),
+            o_kinds=", ".join(f"{kind} {percent(v['honest'])}" for kind, v in o["by_kind"].items()),
+            p_right=percent(p["right"]),
+            p_exact=percent(p["exact"]),
+            p_in=percent(p["answer_is_in_passage"]),
+            p_lacks=percent(p["honest_when_the_passage_lacks_it"]),
+            onnx_mb=f"{(folder / 'onnx' / 'model.onnx').stat().st_size / 1e6:.1f}",
+            tokens=f"{t['tokens'] / 1e6:.1f}",
+            questions=f"{sum(len(x.questions) for x in corpus.entries):,}",
+            outside=sum(map(len, corpus.outside_train.values())),
+            readings=len(corpus.readings_train),
+            passage_words=round(sum(lengths) / len(lengths)),
+            command=t["command"],
+            torch=t["versions"]["torch"],
+            transformers=version("transformers"),
+        )
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Training conversations: which kinds there are, how often each comes, and how one is put together."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+from augment import surface, vary
+from chat import Message
+from copying import drill, echo, rewrite
+from corpus import PASSAGE_HEAD, UNKNOWN, Corpus
+from outside import outside_question
+from stories import story
+
+SYSTEMS = (
+    "You are the course tutor.",
+    "You are a helpful assistant.",
+    "You are a helpful tutor for this course. Answer briefly.",
+    "Answer the learner's question.",
+    "You answer questions about Docker, Kubernetes, SageMaker and Vertex AI.",
+    "Be concise.",
+    "You are a friendly teaching assistant.",
+    "Be polite and short.",
+    "You help students of a deployment course.",
+)
+MIX = {"glossary": 0.52, "outside": 0.14, "passage": 0.29, "drill": 0.05}
+
+
+class Lessons:
+    """An endless, seeded stream of conversations that end with the answer to learn."""
+
+    def __init__(self, corpus: Corpus, seed: int, mix: dict[str, float] | None = None) -> None:
+        self.corpus, self.rng, self.mix = corpus, random.Random(seed), mix or MIX
+        self.questions = [q for e in corpus.entries for q in e.questions]
+        self.vocabulary = sorted({w for q in self.questions for w in re.findall(r"[a-z]{4,}", q.lower())})
+        self.outside = [q for qs in corpus.outside_train.values() for q in qs]
+
+    def glossary(self) -> tuple[str, str]:
+        """A varied question of a random entry, with its answer."""
+        entry = self.rng.choice(self.corpus.entries)
+        return vary(self.rng.choice(entry.questions), self.rng), entry.answer
+
+    def unknown(self) -> tuple[str, str]:
+        """A question from outside, written or made by rule, with the honest sentence."""
+        if self.outside and self.rng.random() < 0.4:
+            return vary(self.rng.choice(self.outside), self.rng), UNKNOWN
+        return outside_question(self.rng, self.questions, self.vocabulary), UNKNOWN
+
+    def reading(self) -> tuple[str, str, str]:
+        """(passage, question, answer), written, made by rule, or collected from glossary answers."""
+        rng = self.rng
+        roll = rng.random()
+        if roll < 0.1:
+            picked = rng.sample(self.corpus.entries, rng.randint(2, 4))
+            passage = " ".join(e.answer for e in picked)
+            if rng.random() < 0.15:
+                return passage, outside_question(rng, self.questions, self.vocabulary), UNKNOWN
+            entry = rng.choice(picked)
+            return passage, vary(rng.choice(entry.questions), rng), entry.answer
+        if roll < 0.22:
+            return echo(rng)
+        if roll < 0.5 and self.corpus.readings_train:
+            written = rng.choice(self.corpus.readings_train)
+            passage, question, answer = (
+                rewrite(written, rng) if rng.random() < 0.85 else (written.passage, written.question, written.answer)
+            )
+            if rng.random() < 0.07:
+                other = rng.choice(self.corpus.readings_train)
+                if other.passage != written.passage:
+                    question, answer = rewrite(other, rng)[1], UNKNOWN
+            elif rng.random() < 0.2:
+                extra = story(rng)[0]
+                passage = f"{passage} {extra}" if rng.random() < 0.5 else f"{extra} {passage}"
+        else:
+            passage, question, answer = story(rng)
+        return passage, surface(question, rng) if rng.random() < 0.35 else question, answer
+
+    def turn(self) -> tuple[str, str]:
+        """A question and answer that need no passage."""
+        weight = self.mix["glossary"] / (self.mix["glossary"] + self.mix["outside"])
+        return self.glossary() if self.rng.random() < weight else self.unknown()
+
+    def conversation(self) -> list[Message]:
+        """One conversation of a kind drawn by MIX, at times with earlier turns or a system message that changes nothing."""
+        rng, messages = self.rng, []
+        total, roll = sum(self.mix.values()), rng.random()
+        drills = self.mix.get("drill", 0.0) / total
+        if roll < self.mix["passage"] / total + drills:
+            passage, question, answer = drill(rng) if roll < drills else self.reading()
+            messages.append({"role": "system", "content": PASSAGE_HEAD + passage})
+        else:
+            question, answer = self.turn()
+            if rng.random() < 0.2:
+                messages.append({"role": "system", "content": rng.choice(SYSTEMS)})
+        if rng.random() < 0.12 and not (messages and messages[0]["content"].startswith(PASSAGE_HEAD)):
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                q, a = self.turn()
+                messages += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+        return [*messages, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+    def __iter__(self) -> Iterator[list[Message]]:
+        while True:
+            yield self.conversation()
+
+    def sample_texts(self, count: int) -> Iterator[str]:
+        """Texts of ``count`` conversations, for learning the tokenizer."""
+        for _ in range(count):
+            for message in self.conversation():
+                yield message["content"]

@@ -1,0 +1,146 @@
+"""Train the course tutor from scratch: `python train.py [--minutes M] [--out FOLDER]`. Seeded; prints the loss."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import transformers
+from chat import CONTEXT, PAD, example_ids, save_tokenizer, train_tokenizer
+from corpus import UNKNOWN, Corpus, digest, load
+from lessons import MIX, Lessons
+from model import Shape, answer_loss, build
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+SEED = 441
+POOL = 512
+OPENING = 10
+SAVE_EVERY = 150
+
+
+def shorten(ids: list[int], spoken: list[bool], rng: random.Random) -> tuple[list[int], list[bool]]:
+    """Mostly cut a long last answer after its opening.
+
+    Which answer it is shows in the first words; the rest is recitation, learnt from the answers that stay whole. So the
+    same computing time sees almost twice as many questions.
+    """
+    begin = len(spoken) - spoken[::-1].index(False)
+    if len(ids) - begin <= OPENING + 4 or rng.random() > 0.65:
+        return ids, spoken
+    return ids[: begin + OPENING], spoken[: begin + OPENING]
+
+
+def batches(lessons: Lessons, tok: Tokenizer, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Right-padded batches of at most ``tokens`` places: ids, and the weight of each token in the loss.
+
+    Conversations of like length stand together. A conversation weighs as the square root of what the assistant says in
+    it: a span of three tokens would otherwise drown among sentences of thirty.
+    """
+    rng = random.Random(SEED)
+    stream = iter(lessons)
+    while True:
+        pool = []
+        for _ in range(POOL):
+            ids, spoken = shorten(*example_ids(tok, next(stream)), rng)
+            if len(ids) <= CONTEXT:
+                weight = sum(spoken) ** -0.5
+                pool.append((ids, [weight if s else 0.0 for s in spoken]))
+        pool.sort(key=lambda p: len(p[0]))
+        groups: list[list[tuple[list[int], list[float]]]] = [[]]
+        for item in pool:
+            if groups[-1] and (len(groups[-1]) + 1) * len(item[0]) > tokens:
+                groups.append([])
+            groups[-1].append(item)
+        rng.shuffle(groups)
+        for group in groups:
+            width = max(len(i) for i, _ in group)
+            padded = torch.tensor([i + [PAD] * (width - len(i)) for i, _ in group])
+            yield padded, torch.tensor([w + [0.0] * (width - len(w)) for _, w in group])
+
+
+def tokenizer_texts(corpus: Corpus) -> Iterator[str]:
+    """What the BPE is learnt from: the written text, several times for answers, and some made-up passages."""
+    for e in corpus.entries:
+        yield from (*e.questions, e.answer, e.answer)
+    yield from [UNKNOWN] * 20
+    yield from Lessons(corpus, SEED + 1, {"glossary": 0.1, "outside": 0.5, "passage": 0.4}).sample_texts(3000)
+
+
+def save(net: LlamaForCausalLM, folder: Path, record: dict[str, object]) -> None:
+    """Write bf16 weights and what is known of the run; the network itself keeps training in float32."""
+    copy.deepcopy(net).to(torch.bfloat16).save_pretrained(folder)
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Parse, train, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and tokenizer")
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch, at most")
+    parser.add_argument("--lr", type=float, default=3e-3, help="of Muon; AdamW takes two thirds of it")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(args.threads)
+    # On a shared machine `kill -USR1 PID` changes between one and two threads.
+    signal.signal(signal.SIGUSR1, lambda *_: torch.set_num_threads(3 - min(2, torch.get_num_threads())))
+    args.out.mkdir(parents=True, exist_ok=True)
+    corpus, data, shape = load(), digest(), Shape()
+    tok = train_tokenizer(tokenizer_texts(corpus), shape.vocab)
+    save_tokenizer(tok, args.out)
+    net = build(shape)
+    matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in net.named_parameters() if p.ndim != 2 or "embed" in n]
+    opts: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=args.lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=args.lr * 2 / 3, betas=(0.9, 0.95), weight_decay=0.01),
+    ]
+    base = [g["lr"] for o in opts for g in o.param_groups]
+    about = {
+        "command": f"python train.py --out CHECKPOINT --steps {args.steps} --tokens {args.tokens} --lr {args.lr}",
+        "seed": SEED,
+        "batch_tokens": args.tokens,
+        "planned_steps": args.steps,
+        "mix": MIX,
+        "data_sha256": data,
+        "versions": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__},
+    }
+    print(f"{len(corpus.entries)} entries, data {data[:12]}", flush=True)
+    started, seen, smooth = time.monotonic(), 0, 0.0
+    losses: list[tuple[int, float]] = []
+    source = batches(Lessons(corpus, SEED), tok, args.tokens)
+    for step in range(1, args.steps + 1):
+        factor = min(1.0, step / 50) * min(1.0, (args.steps - step) / (0.7 * args.steps) + 0.01)
+        for lr, group in zip(base, [g for o in opts for g in o.param_groups], strict=True):
+            group["lr"] = lr * factor
+        ids, weights = next(source)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = answer_loss(net, ids, weights)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for o in opts:
+            o.step()
+            o.zero_grad(set_to_none=True)
+        seen += ids.numel()
+        keep = min(0.98, 1 - 1 / step)  # a plain mean at first
+        smooth = keep * smooth + (1 - keep) * loss.item()
+        if step % 50 == 0 or step == args.steps:
+            rate = seen / (time.monotonic() - started)
+            losses.append((step, round(smooth, 4)))
+            print(f"step {step:4d}  loss {smooth:.4f}  {seen / 1e6:.1f} M tokens  {rate:,.0f} tokens/s", flush=True)
+        if step % SAVE_EVERY == 0 or step == args.steps:
+            save(net, args.out, {**about, "steps": step, "tokens": seen, "loss": round(smooth, 4), "losses": losses})
+
+
+if __name__ == "__main__":
+    main()
