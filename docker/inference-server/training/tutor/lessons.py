@@ -10,6 +10,7 @@ from augment import surface, vary
 from chat import Message
 from copying import drill, echo, rewrite
 from corpus import PASSAGE_HEAD, UNKNOWN, Corpus
+from keywords import Keywords
 from outside import outside_question
 from stories import story
 
@@ -24,7 +25,7 @@ SYSTEMS = (
     "Be polite and short.",
     "You help students of a deployment course.",
 )
-MIX = {"glossary": 0.52, "outside": 0.14, "passage": 0.29, "drill": 0.05}
+MIX = {"glossary": 0.57, "outside": 0.13, "passage": 0.26, "drill": 0.04}
 
 
 class Lessons:
@@ -34,11 +35,14 @@ class Lessons:
         self.corpus, self.rng, self.mix = corpus, random.Random(seed), mix or MIX
         self.questions = [q for e in corpus.entries for q in e.questions]
         self.vocabulary = sorted({w for q in self.questions for w in re.findall(r"[a-z]{4,}", q.lower())})
+        self.keywords = Keywords(corpus)
         self.outside = [q for qs in corpus.outside_train.values() for q in qs]
 
     def glossary(self) -> tuple[str, str]:
         """A varied question of a random entry, with its answer."""
         entry = self.rng.choice(self.corpus.entries)
+        if self.rng.random() < 0.35:
+            return self.keywords.question(entry, self.rng), entry.answer
         return vary(self.rng.choice(entry.questions), self.rng), entry.answer
 
     def unknown(self) -> tuple[str, str]:
@@ -93,7 +97,7 @@ class Lessons:
             question, answer = self.turn()
             if rng.random() < 0.2:
                 messages.append({"role": "system", "content": rng.choice(SYSTEMS)})
-        if rng.random() < 0.12 and not (messages and messages[0]["content"].startswith(PASSAGE_HEAD)):
+        if rng.random() < 0.07 and not (messages and messages[0]["content"].startswith(PASSAGE_HEAD)):
             for _ in range(rng.choice((1, 1, 2, 3))):
                 q, a = self.turn()
                 messages += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]

@@ -85,7 +85,7 @@ def main() -> None:
     """Parse, train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and tokenizer")
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch, at most")
     parser.add_argument("--lr", type=float, default=3e-3, help="of Muon; AdamW takes two thirds of it")
     parser.add_argument("--threads", type=int, default=1)
