@@ -35,6 +35,7 @@ def main() -> None:
     e, t, corpus = data["evaluation"], data["training"], load()
     g, o, p = e["glossary"], e["outside"], e["passages"]
     lengths = [len(r.passage.split()) for r in corpus.readings_train]
+    row = "| {n} | {r[seed]} | {r[steps]} | {m:.1f} | {r[loss]} |"
     text = (
         (Path(__file__).parent / "card_template.md")
         .read_text(encoding="utf-8")
@@ -56,12 +57,13 @@ def main() -> None:
             p_in=percent(p["answer_is_in_passage"]),
             p_lacks=percent(p["honest_when_the_passage_lacks_it"]),
             onnx_mb=f"{(folder / 'onnx' / 'model.onnx').stat().st_size / 1e6:.1f}",
-            tokens=f"{t['tokens'] / 1e6:.1f}",
+            runs="\n".join(row.format(n=n, r=r, m=r["tokens"] / 1e6) for n, r in enumerate(t["runs"], 1)),
+            last=len(t["runs"]),
             questions=f"{sum(len(x.questions) for x in corpus.entries):,}",
             outside=sum(map(len, corpus.outside_train.values())),
             readings=len(corpus.readings_train),
             passage_words=round(sum(lengths) / len(lengths)),
-            command=t["command"],
+            command="\n".join(r["command"] for r in t["runs"]),
             torch=t["versions"]["torch"],
             transformers=version("transformers"),
         )

@@ -15,7 +15,25 @@ from augment import FILLERS, surface
 from corpus import Corpus, Entry
 
 ASKING = frozenset(
-    ["what", "why", "how", "when", "which", "who", "where", "explain", "describe", "define", "tell", "meaning", "mean", "means", "does", "should", "would"]
+    [
+        "what",
+        "why",
+        "how",
+        "when",
+        "which",
+        "who",
+        "where",
+        "explain",
+        "describe",
+        "define",
+        "tell",
+        "meaning",
+        "mean",
+        "means",
+        "does",
+        "should",
+        "would",
+    ]
 )
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:=-]*[A-Za-z0-9]|[A-Za-z0-9]")
 

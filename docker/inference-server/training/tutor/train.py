@@ -39,13 +39,13 @@ def shorten(ids: list[int], spoken: list[bool], rng: random.Random) -> tuple[lis
     return ids[: begin + OPENING], spoken[: begin + OPENING]
 
 
-def batches(lessons: Lessons, tok: Tokenizer, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(lessons: Lessons, tok: Tokenizer, tokens: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Right-padded batches of at most ``tokens`` places: ids, and the weight of each token in the loss.
 
     Conversations of like length stand together. A conversation weighs as the square root of what the assistant says in
     it: a span of three tokens would otherwise drown among sentences of thirty.
     """
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     stream = iter(lessons)
     while True:
         pool = []
@@ -85,20 +85,28 @@ def main() -> None:
     """Parse, train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and tokenizer")
+    parser.add_argument("--begin", type=Path, help="go on from this earlier run's checkpoint and tokenizer")
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch, at most")
     parser.add_argument("--lr", type=float, default=3e-3, help="of Muon; AdamW takes two thirds of it")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.manual_seed(SEED)
     torch.set_num_threads(args.threads)
     # On a shared machine `kill -USR1 PID` changes between one and two threads.
     signal.signal(signal.SIGUSR1, lambda *_: torch.set_num_threads(3 - min(2, torch.get_num_threads())))
     args.out.mkdir(parents=True, exist_ok=True)
-    corpus, data, shape = load(), digest(), Shape()
-    tok = train_tokenizer(tokenizer_texts(corpus), shape.vocab)
+    corpus, data = load(), digest()
+    runs: list[dict[str, object]] = []
+    if args.begin:
+        runs = json.loads((args.begin / "training.json").read_text(encoding="utf-8"))["runs"]
+        tok = Tokenizer.from_file(str(args.begin / "tokenizer.json"))
+        net = LlamaForCausalLM.from_pretrained(args.begin, dtype=torch.float32).train()
+    else:
+        torch.manual_seed(SEED)
+        tok = train_tokenizer(tokenizer_texts(corpus), Shape().vocab)
+        net = build(Shape())
+    seed = SEED + len(runs)  # another run draws other conversations
     save_tokenizer(tok, args.out)
-    net = build(shape)
     matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in net.named_parameters() if p.ndim != 2 or "embed" in n]
     opts: list[torch.optim.Optimizer] = [
@@ -106,19 +114,20 @@ def main() -> None:
         torch.optim.AdamW(others, lr=args.lr * 2 / 3, betas=(0.9, 0.95), weight_decay=0.01),
     ]
     base = [g["lr"] for o in opts for g in o.param_groups]
-    about = {
-        "command": f"python train.py --out CHECKPOINT --steps {args.steps} --tokens {args.tokens} --lr {args.lr}",
-        "seed": SEED,
-        "batch_tokens": args.tokens,
+    begin = f"--begin CHECKPOINT-{len(runs)} " if runs else ""
+    options = f"--steps {args.steps} --tokens {args.tokens} --lr {args.lr}"
+    run: dict[str, object] = {
+        "command": f"python train.py --out CHECKPOINT-{len(runs) + 1} {begin}{options}",
+        "seed": seed,
         "planned_steps": args.steps,
         "mix": MIX,
         "data_sha256": data,
-        "versions": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__},
     }
+    versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
     print(f"{len(corpus.entries)} entries, data {data[:12]}", flush=True)
     started, seen, smooth = time.monotonic(), 0, 0.0
     losses: list[tuple[int, float]] = []
-    source = batches(Lessons(corpus, SEED), tok, args.tokens)
+    source = batches(Lessons(corpus, seed), tok, args.tokens, seed)
     for step in range(1, args.steps + 1):
         factor = min(1.0, step / 50) * min(1.0, (args.steps - step) / (0.7 * args.steps) + 0.01)
         for lr, group in zip(base, [g for o in opts for g in o.param_groups], strict=True):
@@ -139,7 +148,8 @@ def main() -> None:
             losses.append((step, round(smooth, 4)))
             print(f"step {step:4d}  loss {smooth:.4f}  {seen / 1e6:.1f} M tokens  {rate:,.0f} tokens/s", flush=True)
         if step % SAVE_EVERY == 0 or step == args.steps:
-            save(net, args.out, {**about, "steps": step, "tokens": seen, "loss": round(smooth, 4), "losses": losses})
+            run |= {"steps": step, "tokens": seen, "loss": round(smooth, 4), "losses": losses}
+            save(net, args.out, {"seed": SEED, "versions": versions, "data_sha256": data, "runs": [*runs, run]})
 
 
 if __name__ == "__main__":
