@@ -21,6 +21,8 @@ class Survey:
     kept: list[tuple[str, str, str]] = field(default_factory=list)
     removed: list[tuple[str, str]] = field(default_factory=list)
     build_cache: str = ""
+    engine: bool = True
+    """Whether the engine answered; if not, nobody knows what it holds."""
 
     def as_json(self) -> dict[str, Any]:
         def named(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
@@ -32,6 +34,7 @@ class Survey:
             "removed": named(self.removed),
             "kept": [{"kind": kind, "name": name, "size": size} for kind, name, size in self.kept],
             "build_cache": self.build_cache,
+            "engine_answered": self.engine,
         }
 
     def lines(self) -> list[str]:
@@ -41,45 +44,54 @@ class Survey:
         found += [f"kept         {kind} {name} {size}" for kind, name, size in self.kept]
         if self.build_cache:
             found.append(f"kept         build cache {self.build_cache} (all of this engine's)")
-        if not self.left:
+        if not self.engine:
+            found.append(
+                "the Docker engine does not answer, so what it holds could not be looked at; start it and run this again"
+            )
+        elif not self.left:
             found.append("nothing is left behind")
         return found
 
 
 def survey() -> Survey:
     """Looks, and removes nothing. Objects of other clones count too: a clone that was deleted can't clean up itself."""
-    found = Survey()
+    found = Survey(engine=reaper.engine_answers())
     seen: set[tuple[str, str]] = set()
     for row in ledger.rows(lifetime="run"):
         if row.session.alive:
             found.in_use.append((row.kind, row.name))
         elif _there(row):
             found.left.append((row.kind, row.name))
-        else:
+        elif found.engine:
             ledger.strike(row.kind, row.name)  # written down, never made
         seen.add((row.kind, row.name))
     for kind, name in reaper.labelled(lifetime="run"):
-        if (kind, name) not in seen and not _of_living_session(kind, name):
+        if (kind, name) not in seen and not reaper.of_living_session(kind, name):
             found.left.append((kind, name))
     found.kept = [(row.kind, row.name, _size(row)) for row in _kept() if _there(row)]
     found.build_cache = _build_cache()
     return found
 
 
-def clean(*, everything: bool = False) -> Survey:
-    """Removes what ended sessions left; with `everything` also what is kept, and the build cache."""
+def clean(*, everything: bool = False, build_cache: bool = False) -> Survey:
+    """Removes what ended sessions left.
+
+    Args:
+        everything: also what is kept on purpose: base images, the course's image, trained weights.
+        build_cache: also BuildKit's cache, which is the whole engine's: other projects build slower once, too.
+    """
     before = survey()
     for session in {row.session for row in ledger.rows(lifetime="run") if not row.session.alive}:
         reaper.clean_up_after(session)
-    nobody = Session(0, 0.0)
-    reaper.remove_all(Row(kind, name, "run", "", nobody) for kind, name in before.left)  # type: ignore[arg-type]
+    nobody = Session(0, "")
+    reaper.remove_all(Row(kind, name, "run", "", nobody) for kind, name in before.left)
     removed = list(before.left)
     if everything:
         kept = [row for row in _kept() if row.checkout == str(CHECKOUT) or not Path(row.checkout).exists()]
         removed += [(row.kind, row.name) for row in kept]
         reaper.remove_all(kept)
-        if reaper.engine_answers():
-            shell.run(["docker", "builder", "prune", "--all", "--force"], timeout=300)
+    if build_cache and before.engine:
+        shell.run(["docker", "builder", "prune", "--all", "--force"], timeout=300)
     after = survey()
     gone = {(kind, name) for kind, name in after.left} | {(kind, name) for kind, name, _ in after.kept}
     after.removed = [pair for pair in removed if pair not in gone]
@@ -90,7 +102,7 @@ def _kept() -> list[Row]:
     """What is kept on purpose: by the ledger, and by the labels of images whose row was lost with an earlier ledger."""
     rows = ledger.rows(lifetime="kept")
     known = {row.name for row in rows}
-    nobody = Session(0, 0.0)
+    nobody = Session(0, "")
     labelled = reaper.labelled(lifetime="kept", checkout=settings().checkout_id)
     return rows + [
         Row("image", name, "kept", str(CHECKOUT), nobody)
@@ -104,16 +116,6 @@ def _there(row: Row) -> bool:
         return reaper.exists(row.kind, row.name)
     except CourseError:
         return True  # nobody can tell while the engine does not answer: better listed than forgotten
-
-
-def _of_living_session(kind: str, name: str) -> bool:
-    labels = ".Labels" if kind in ("network", "volume") else ".Config.Labels"
-    wanted = f'{{{{index {labels} "{ledger.label_prefix(kind)}.session"}}}}'
-    asked = shell.run(["docker", kind, "inspect", f"--format={wanted}", name], show=False, check=False)
-    try:
-        return Session.parse(asked.output).alive
-    except ValueError:
-        return False
 
 
 def _size(row: Row) -> str:

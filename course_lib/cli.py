@@ -158,7 +158,10 @@ def _print_findings(findings: list[Finding]) -> None:
 def cleanup(
     check: Annotated[bool, typer.Option(help="Only look; ends with 1 when something is left behind.")] = False,
     all_: Annotated[
-        bool, typer.Option("--all", help="Also what is kept on purpose: base images, the course's image, build cache.")
+        bool, typer.Option("--all", help="Also what is kept on purpose: base images and the course's image.")
+    ] = False,
+    build_cache: Annotated[
+        bool, typer.Option(help="Also BuildKit's cache, the whole engine's: other projects build slower once, too.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What was found, as JSON.")] = False,
 ) -> None:
@@ -168,13 +171,13 @@ def cleanup(
     """
     from course_lib import cleanup as cleaning
 
-    found = cleaning.survey() if check else cleaning.clean(everything=all_)
+    found = cleaning.survey() if check else cleaning.clean(everything=all_, build_cache=build_cache)
     if as_json:
         print(json.dumps(found.as_json(), indent=2))
     else:
         for line in found.lines():
             console.print(line, highlight=False)
-    raise typer.Exit(1 if found.left else 0)
+    raise typer.Exit(1 if found.left or not found.engine else 0)
 
 
 @app.command()

@@ -7,14 +7,17 @@ The same facts go onto Docker objects as labels, so that cleanup works after thi
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -29,12 +32,38 @@ Kind = Literal["container", "network", "volume", "image", "process", "folder"]
 LABEL = "org.course-lab"
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS objects (
+CREATE TABLE IF NOT EXISTS made (
     kind TEXT NOT NULL, name TEXT NOT NULL, lifetime TEXT NOT NULL,
-    checkout TEXT NOT NULL, session TEXT NOT NULL, pid INTEGER NOT NULL, born REAL NOT NULL, written REAL NOT NULL,
-    PRIMARY KEY (kind, name)
+    checkout TEXT NOT NULL, session TEXT NOT NULL, written REAL NOT NULL,
+    PRIMARY KEY (kind, name, session)
 )
 """
+
+
+@cache
+def this_host() -> str:
+    """Eight hexadecimal digits of the place where process numbers mean what they mean here.
+
+    A container that borrows the host's Docker socket, or another machine that shares this home folder, numbers its
+    processes otherwise: whether one of theirs lives can't be seen from here.
+    """
+    namespace, machine = Path("/proc/self/ns/pid"), Path("/etc/machine-id")
+    parts = [platform.node(), str(namespace.readlink()) if namespace.is_symlink() else ""]
+    parts.append(machine.read_text() if machine.exists() else "")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+def birth(pid: int) -> str:
+    """When a process began, in a form that no step of the clock changes; empty when there is no such process."""
+    stat, boot = Path(f"/proc/{pid}/stat"), Path("/proc/sys/kernel/random/boot_id")
+    try:
+        if boot.exists():  # Linux: ticks since the boot, and which boot
+            after_name = stat.read_text().rpartition(")")[2].split()
+            return "" if after_name[0] == "Z" else f"{boot.read_text()[:8]}-{after_name[19]}"
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"
+    except (OSError, psutil.Error):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -42,35 +71,42 @@ class Session:
     """A process that makes things, told from a later one that happens to get the same number."""
 
     pid: int
-    born: float
+    born: str
+    host: str = field(default_factory=this_host)
 
     @property
     def id(self) -> str:
-        return f"{self.pid}-{self.born:.2f}"
+        return f"{self.pid}.{self.born}.{self.host}"
+
+    @classmethod
+    def of(cls, pid: int) -> Session:
+        return cls(pid, birth(pid))
 
     @classmethod
     def current(cls) -> Session:
-        return cls(os.getpid(), round(psutil.Process().create_time(), 2))
+        return cls.of(os.getpid())
 
     @classmethod
     def parse(cls, text: str) -> Session:
-        pid, born = text.split("-")
-        return cls(int(pid), float(born))
+        """The session of an id.
+
+        Raises:
+            ValueError: it is none.
+        """
+        pid, born, host = text.split(".")
+        return cls(int(pid), born, host)
 
     @property
     def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.born) < 2 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        """Whether it runs; one of another host counts as running, since nobody here can know."""
+        return self.host != this_host() or (bool(self.born) and birth(self.pid) == self.born)
 
 
 @dataclass(frozen=True)
 class Row:
     """One thing the course made, or was about to."""
 
-    kind: Kind
+    kind: str
     name: str
     lifetime: Lifetime
     checkout: str
@@ -81,7 +117,6 @@ class Row:
 def _database() -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(settings().state_dir / "ledger.sqlite3", timeout=30)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(_SCHEMA)
         with connection:
             yield connection
@@ -91,22 +126,19 @@ def _database() -> Iterator[sqlite3.Connection]:
 
 def write_down(kind: Kind, name: str, lifetime: Lifetime = "run") -> Row:
     """Writes the row of a thing that is about to be made; the session's first *run* row starts the reaper."""
-    session = Session.current()
-    row = Row(kind, name, lifetime, str(CHECKOUT), session)
+    row = Row(kind, name, lifetime, str(CHECKOUT), Session.current())
     with _database() as db:
-        db.execute(
-            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (kind, name, lifetime, row.checkout, session.id, session.pid, session.born, time.time()),
-        )
+        values = (kind, name, lifetime, row.checkout, row.session.id, time.time())
+        db.execute("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)", values)
     if lifetime == "run":
-        _start_reaper(session)
+        _start_reaper(row.session)
     return row
 
 
-def strike(kind: Kind, name: str) -> None:
-    """Takes a row out, after its thing was seen to be gone."""
+def strike(kind: str, name: str) -> None:
+    """Takes a thing's rows out, after it was seen to be gone."""
     with _database() as db:
-        db.execute("DELETE FROM objects WHERE kind = ? AND name = ?", (kind, name))
+        db.execute("DELETE FROM made WHERE kind = ? AND name = ?", (kind, name))
 
 
 def rows(
@@ -114,8 +146,8 @@ def rows(
 ) -> list[Row]:
     """The rows that match, oldest first."""
     with _database() as db:
-        found = db.execute("SELECT kind, name, lifetime, checkout, pid, born FROM objects ORDER BY written").fetchall()
-    all_rows = [Row(kind, name, life, where, Session(pid, born)) for kind, name, life, where, pid, born in found]
+        found = db.execute("SELECT kind, name, lifetime, checkout, session FROM made ORDER BY written").fetchall()
+    all_rows = [Row(kind, name, life, where, Session.parse(by)) for kind, name, life, where, by in found]
     return [
         row
         for row in all_rows
@@ -131,17 +163,25 @@ def label_prefix(kind: str) -> str:
     return f"{LABEL}.image" if kind == "image" else LABEL
 
 
-def labels(lifetime: Lifetime = "run", kind: str = "container") -> dict[str, str]:
-    """The labels every Docker object of the course carries."""
+def labels(lifetime: Lifetime = "run", kind: str = "container", *, reference: str = "") -> dict[str, str]:
+    """The labels every Docker object of the course carries.
+
+    Args:
+        reference: an image's own tag. Images built on it inherit its labels, and are told from it by this one.
+    """
     prefix = label_prefix(kind)
     found = {f"{prefix}.lifetime": lifetime, f"{prefix}.checkout": settings().checkout_id}
+    if kind == "image":
+        found[f"{prefix}.reference"] = reference
     # What is kept outlives its session; without the label, building it again makes the very same image.
-    return found | ({f"{prefix}.session": Session.current().id} if lifetime == "run" else {})
+    # It is emptied and not left out, because an image inherits its base's.
+    found[f"{prefix}.session"] = Session.current().id if lifetime == "run" else ""
+    return found
 
 
-def label_arguments(lifetime: Lifetime = "run", kind: str = "container") -> list[str]:
+def label_arguments(lifetime: Lifetime = "run", kind: str = "container", *, reference: str = "") -> list[str]:
     """The same labels as `docker` takes them."""
-    return [f"--label={key}={value}" for key, value in labels(lifetime, kind).items()]
+    return [f"--label={key}={value}" for key, value in labels(lifetime, kind, reference=reference).items()]
 
 
 _reapers: set[str] = set()
@@ -152,16 +192,14 @@ def _start_reaper(session: Session) -> None:
     if session.id in _reapers:
         return
     _reapers.add(session.id)
-    os.environ[shell.SESSION_VARIABLE] = session.id  # children inherit it; the reaper itself does not
-    log = (settings().state_dir / "reaper.log").open("ab")
-    subprocess.Popen(
-        [sys.executable, "-m", "course_lib.reaper", session.id],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        cwd="/",
-        env={key: value for key, value in os.environ.items() if key != shell.SESSION_VARIABLE}
-        | {"COURSE_STATE_DIR": str(settings().state_dir)},
-    )
-    log.close()
+    shell.mark_children_with(session.id)
+    with (settings().state_dir / "reaper.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "course_lib.reaper", session.id],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env=os.environ | {"COURSE_STATE_DIR": str(settings().state_dir)},
+        )

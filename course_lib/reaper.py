@@ -34,12 +34,7 @@ _LIST = {
     "container": ("docker", "ps", "--all", "--format={{.Names}}"),
     "network": ("docker", "network", "ls", "--format={{.Name}}"),
     "volume": ("docker", "volume", "ls", "--format={{.Name}}"),
-    "image": (
-        "docker",
-        "image",
-        "ls",
-        '--format={{if eq .Tag "<none>"}}{{.ID}}{{else}}{{.Repository}}:{{.Tag}}{{end}}',
-    ),
+    "image": ("docker", "image", "ls", "--quiet", "--no-trunc"),
 }
 _EXISTS = {
     "container": ("docker", "container", "inspect", "--format=1"),
@@ -100,15 +95,45 @@ def remove_all(rows: Iterable[Row]) -> list[Row]:
 
 def labelled(**marks: str) -> list[tuple[str, str]]:
     """(kind, name) of the engine's objects that carry all these labels of ours; empty when no engine answers."""
-    found = []
+    found: list[tuple[str, str]] = []
     for kind, command in _LIST.items():
         filters = [f"--filter=label={label_prefix(kind)}.{key}={value}" for key, value in marks.items()]
         try:
-            listed = shell.run([*command, *filters], show=False, timeout=30).output
+            listed = shell.run([*command, *filters], show=False, timeout=30).output.split()
         except CourseError:
             return []
-        found += [(kind, name) for name in listed.split()]
+        found += [(kind, name) for name in (_own_tags(listed) if kind == "image" else listed)]
     return found
+
+
+def _own_tags(ids: list[str]) -> list[str]:
+    """The tags that the course itself gave to images with its labels.
+
+    Whoever builds on a course image, or tags it again, inherits the labels; the label that repeats the tag tells the two
+    apart, and theirs are not touched.
+    """
+    if not ids:
+        return []
+    wanted = f'{{{{index .Config.Labels "{label_prefix("image")}.reference"}}}} {{{{join .RepoTags " "}}}}'
+    said = shell.run(["docker", "image", "inspect", f"--format={wanted}", *sorted(set(ids))], show=False, check=False)
+    lines = [line.split() for line in said.stdout.splitlines()]
+    return [line[0] for line in lines if len(line) > 1 and line[0] in line[1:]]
+
+
+def of_living_session(kind: str, name: str) -> bool:
+    """Whether the session that an object's label names still runs."""
+    labels = ".Labels" if kind in ("network", "volume") else ".Config.Labels"
+    wanted = f'{{{{index {labels} "{label_prefix(kind)}.session"}}}}'
+    asked = shell.run(["docker", kind, "inspect", f"--format={wanted}", name], show=False, check=False)
+    try:
+        return Session.parse(asked.output).alive
+    except ValueError:
+        return False
+
+
+def dispose(kind: str, name: str) -> bool:
+    """Removes a thing of this session and strikes its row, if it is seen to be gone."""
+    return remove(Row(kind, name, "run", "", Session.current()))
 
 
 def left_by(session: Session) -> list[Row]:
@@ -118,7 +143,7 @@ def left_by(session: Session) -> list[Row]:
     }
     for kind, name in labelled(session=session.id, lifetime="run"):
         if (kind, name) not in known:
-            known[kind, name] = Row(kind, name, "run", "", session)  # type: ignore[arg-type]
+            known[kind, name] = Row(kind, name, "run", "", session)
     return list(known.values())
 
 
@@ -158,8 +183,8 @@ def _end(process: Session) -> None:
     """Ends exactly the process that was written down, never another that got its number."""
     if not process.alive:
         return
+    handle = psutil.Process(process.pid)
     try:
-        handle = psutil.Process(process.pid)
         handle.terminate()
         handle.wait(10)
     except psutil.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -73,8 +74,9 @@ class Settings(BaseSettings):
         return hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
 
     def object_name(self, name: str) -> str:
-        """The name of a container, network or volume: two checkouts never collide."""
-        return f"course-{self.checkout_id}-{name}"
+        """The name of a container, network or volume: neither two checkouts nor a notebook and a headless run collide."""
+        run = f"{hashlib.sha256(self.run_id.encode()).hexdigest()[:4]}-" if self.run_id else ""
+        return f"course-{self.checkout_id}-{run}{name}"
 
     @property
     def ca_bundle(self) -> Path | None:
@@ -92,6 +94,10 @@ def settings() -> Settings:
     """
     try:
         found = Settings()  # type: ignore[call-arg]  # every field comes from the environment or has a default
+    except tomllib.TOMLDecodeError as error:
+        raise CourseError(
+            "course.toml can't be read", why=str(error), do="Mend that line, or delete the file."
+        ) from None
     except ValidationError as error:
         wrong = error.errors()[0]
         name = str(wrong["loc"][0]).upper() if wrong["loc"] else "a setting"
@@ -100,5 +106,13 @@ def settings() -> Settings:
             why=wrong["msg"],
             do=f"Set {name} to one of these, or leave it out.",
         ) from None
-    found.state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        found.state_dir.mkdir(parents=True, exist_ok=True)
+        (found.state_dir / ".writable").touch()
+    except OSError as error:
+        raise CourseError(
+            f"the course can't write to its folder {found.state_dir}",
+            why=str(error),
+            do=f"Give it back to yourself: sudo chown -R $USER {found.state_dir} (a run with sudo may have made it root's).",
+        ) from None
     return found

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,15 @@ _announce: Announce | None = None
 
 #: Children carry this variable, so that the reaper can find those that outlived the session that started them.
 SESSION_VARIABLE = "COURSE_SESSION"
+
+
+_session = ""
+
+
+def mark_children_with(session: str) -> None:
+    """Sets the session that the children of `run` and `pipe` belong to (what a learner starts otherwise is theirs)."""
+    global _session
+    _session = session
 
 
 def show_commands_with(announce: Announce | None) -> None:
@@ -60,8 +72,9 @@ class CommandError(CourseError):
 def readable(argv: Sequence[str]) -> str:
     """The command as one would type it, the home folder shortened."""
     home = str(Path.home())
-    return shlex.join(a.replace(home, "~", 1) if home != "/" and a.startswith(home) else a for a in argv).replace(
-        "'~/", "~'/"
+    return " ".join(
+        f"~{shlex.quote(a[len(home) :])}" if home != "/" and (a == home or a.startswith(home + "/")) else shlex.quote(a)
+        for a in argv
     )
 
 
@@ -92,10 +105,7 @@ def run(
         CommandError: the command failed or ran out of time.
         CourseError: the program is not installed.
     """
-    if shutil.which(argv[0]) is None:
-        raise CourseError(
-            f"the program `{argv[0]}` is not on this machine", do=do or "Run `make doctor`, which says how to get it."
-        )
+    _require_program(argv[0], do)
     if show:
         announce(readable(argv))
     process = subprocess.Popen(
@@ -105,8 +115,9 @@ def run(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, **(env or {})},
+        env={**_environment(), **(env or {})},
         cwd=cwd,
+        start_new_session=True,  # so that its own children (buildx of docker) can be ended with it
     )
     try:
         if on_line is None:
@@ -124,26 +135,37 @@ def run(
     return Completed(tuple(argv), stdout, stderr)
 
 
-def pipe(source: Sequence[str], sink: Sequence[str], *, do: str = "") -> Completed:
+def pipe(source: Sequence[str], sink: Sequence[str], *, timeout: float = 1800, do: str = "") -> Completed:
     """Runs `source | sink` to the end and returns what the sink said.
 
     Raises:
         CommandError: either of them failed.
     """
     announce(f"{readable(source)} | {readable(sink)}")
-    with (
-        subprocess.Popen(source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first,
-        subprocess.Popen(sink, stdin=first.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second,
-    ):
-        assert first.stdout is not None and first.stderr is not None
-        first.stdout.close()
-        stdout, stderr = second.communicate()
-        said = first.stderr.read().decode(errors="replace")
+    for program in (source[0], sink[0]):
+        _require_program(program, do)
+    with tempfile.TemporaryFile("w+", errors="replace") as said:  # a file: a full pipe that nobody reads would stop it
+        first = subprocess.Popen(
+            source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=_environment()
+        )
+        try:
+            done = subprocess.run(
+                sink, stdin=first.stdout, capture_output=True, text=True, env=_environment(), timeout=timeout
+            )
+        except BaseException:
+            first.kill()
+            raise
+        finally:
+            assert first.stdout is not None
+            first.stdout.close()
+            first.wait()
+        said.seek(0)
+        words = said.read()
+    if done.returncode != 0:
+        raise CommandError(sink, done.returncode, done.stdout, done.stderr + words, do=do)
     if first.returncode != 0:
-        raise CommandError(source, first.returncode, "", said, do=do)
-    if second.returncode != 0:
-        raise CommandError(sink, second.returncode, stdout, stderr, do=do)
-    return Completed(tuple(sink), stdout, stderr)
+        raise CommandError(source, first.returncode, "", words, do=do)
+    return Completed(tuple(sink), done.stdout, done.stderr)
 
 
 def succeeds(argv: Sequence[str], *, timeout: float = 20) -> bool:
@@ -155,8 +177,21 @@ def succeeds(argv: Sequence[str], *, timeout: float = 20) -> bool:
     return True
 
 
+def _require_program(name: str, do: str) -> None:
+    if shutil.which(name) is None:
+        raise CourseError(
+            f"the program `{name}` is not on this machine", do=do or "Run `make doctor`, which says how to get it."
+        )
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ) | ({SESSION_VARIABLE: _session} if _session else {})
+
+
 def _kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
+    """Ends a child and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -174,7 +209,8 @@ def _stream(process: subprocess.Popen[str], on_line: Callable[[str], None], time
 
     def kill() -> None:
         killed.set()
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     alarm = threading.Timer(timeout, kill)
     alarm.start()

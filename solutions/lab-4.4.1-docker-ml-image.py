@@ -134,7 +134,7 @@ lab.show_file("docker/inference-server/requirements.txt", last=12)
 # %% tags=["step-4.4.1.2", "nbval-ignore-output"]
 with lab.step("4.4.1.2"):
     packages = images.require_locked(image, images.LOCK, bases.runtime)
-    images.pip_check(image)
+    images.pip_check(image, bases.runtime)
 
 lab.table([{"package": name, "version": version} for name, version in sorted(packages.items())])
 
@@ -317,8 +317,8 @@ lab.table(images.where_it_starts(image))
 # ### Exercise: a leaked secret
 #
 # `exercises.leak()` builds an image with the Dockerfile shown below. A token was needed while building, and its file was
-# deleted afterwards. Layers are sheets laid on a pile: covering a page does not tear it out. **Find the token** (it is
-# another one at each call) and give it as a string.
+# deleted afterwards. Layers are sheets laid on a pile: covering a page does not tear it out. **Find the token** (each
+# session of this notebook has another one) and give it as a string.
 #
 # *The check* compares it with the fingerprint of what was baked in.
 
@@ -378,6 +378,17 @@ lab.check("pin-by-digest", pin)
 # refused: means another image
 def pin(registry_address: str, name: str) -> str:
     return f"{registry_address}/{name}"
+
+lab.check("pin-by-digest", pin)
+
+# %% tags=["wrong", "ex-pin-by-digest"]
+# refused: as soon as somebody pushes to that tag
+def pin(registry_address: str, name: str) -> str:
+    frozen = f"{registry_address}/{name.partition(':')[0]}:frozen"
+    shell.run(["docker", "pull", "--quiet", f"{registry_address}/{name}"])
+    shell.run(["docker", "tag", f"{registry_address}/{name}", frozen])
+    shell.run(["docker", "push", "--quiet", frozen])
+    return frozen
 
 lab.check("pin-by-digest", pin)
 
@@ -457,7 +468,7 @@ lab.check("mounted-weights")
 # build the service and start it by hand, as the table says. What you make there is removed when this notebook's session
 # ends.
 #
-# *The check* looks for the container by its name and reads its settings from the engine.
+# *The check* looks for the container by its name and reads its settings from the engine, and which image it runs.
 
 # %% tags=["stub", "ex-in-a-terminal", "nbval-ignore-output"]
 task = exercises.terminal_task()
@@ -484,6 +495,13 @@ shell.run(["sh", *typed], cwd=task.folder)
 lab.check("in-a-terminal")
 
 # %% tags=["wrong", "ex-in-a-terminal"]
+# refused: that is not
+task = exercises.terminal_task()
+typed = ["solutions/4.4.1/in-a-terminal/never-built.sh", task.container, task.image, task.base_image]
+shell.run(["sh", *typed], cwd=task.folder)
+lab.check("in-a-terminal")
+
+# %% tags=["wrong", "ex-in-a-terminal"]
 # refused: the container is created
 task = exercises.terminal_task()
 typed = ["solutions/4.4.1/in-a-terminal/stopped.sh", task.container, task.image, task.base_image]
@@ -496,8 +514,9 @@ lab.check("in-a-terminal")
 # An empty page, and the service's facts in its comments. **Write the Dockerfile you would sign**: all of the above, in
 # one. Once it passes, it stands in the run's report with its size, its layers and its start time.
 #
-# *The check* builds it, searches every layer for build tools, training data and credentials, starts it locked down, asks
-# five questions that the model has never seen, kills the model, and waits for the health check to notice.
+# *The check* builds it, searches every layer for build tools, training data and credentials (for these the environment and
+# the history, too), starts it locked down, asks five questions that the model has never seen, kills the model, and waits
+# for the health check to notice.
 
 # %% tags=["stub", "ex-own-dockerfile"]
 lab.files("own-dockerfile")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import psutil
 import pytest
 
 from course_lib import cleanup, ledger, reaper, shell, waits
+from course_lib.images import buildkit
 from course_lib.ledger import Row, Session
 
 pytestmark = pytest.mark.docker
@@ -145,13 +145,13 @@ def test_only_what_the_course_made_is_touched(name: str, small_image: str) -> No
     shell.run(["docker", "run", "-d", "--name", name, small_image, "sleep", "600"])
     ledger.write_down("container", name + "-never-made")
     cleanup.clean(everything=False)
-    reaper.clean_up_after(Session(2**22 + 7, 1.0))
+    reaper.clean_up_after(Session(2**22 + 7, "1"))
     assert there(name) == {"container"}
 
 
 def test_labels_alone_are_enough(name: str, small_image: str) -> None:
     """The ledger is gone, and the session: a label says whose it was."""
-    dead = Session(2**22 + 9, 1.0)
+    dead = Session(2**22 + 9, "1")
     marks = [f"--label={ledger.LABEL}.lifetime=run", f"--label={ledger.LABEL}.session={dead.id}"]
     shell.run(["docker", "run", "-d", "--name", name, *marks, small_image, "sleep", "600"])
     found = cleanup.survey()
@@ -171,8 +171,8 @@ def test_a_thing_in_use_is_reported_and_left_alone(name: str, small_image: str) 
 
 def test_a_process_row_ends_exactly_that_process(fresh_state: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    me = Session(child.pid, round(psutil.Process(child.pid).create_time(), 2))
-    assert not reaper.exists("process", Session(child.pid, 5.0).id), "another process with the same number"
+    me = Session.of(child.pid)
+    assert not reaper.exists("process", Session(child.pid, "5").id), "another process with the same number"
     assert reaper.exists("process", me.id)
     assert reaper.remove(Row("process", me.id, "run", "", me))
     assert not me.alive
@@ -182,5 +182,29 @@ def test_a_container_somebody_starts_from_a_course_image_is_theirs(name: str, sm
     """It inherits the image's labels; they must not make it the course's."""
     shell.run(["docker", "run", "-d", "--name", name, small_image, "sleep", "600"])
     assert ("container", name) not in cleanup.survey().left
+    cleanup.clean()
+    assert there(name) == {"container"}
+
+
+def test_an_image_that_somebody_builds_on_a_course_image_is_theirs(name: str, small_image: str, tmp_path: Path) -> None:
+    """Labels are inherited by what is built on an image, and by its other tags; neither makes them the course's."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {small_image}\nRUN echo mine > /mine\n")
+    ours, child, extra = f"{name}:ours", f"{name}:child", f"{name}:extra"
+    buildkit.build(tmp_path, tag=ours)
+    try:
+        (tmp_path / "Dockerfile").write_text(f"FROM {ours}\nRUN echo more > /more\n")
+        shell.run(["docker", "build", "--quiet", "--tag", child, str(tmp_path)])
+        shell.run(["docker", "tag", ours, extra])
+        mine = reaper.labelled(lifetime="run", session=Session.current().id)
+        assert ("image", ours) in mine and ("image", child) not in mine and ("image", extra) not in mine
+    finally:
+        shell.run(["docker", "image", "rm", ours, child, extra], check=False)
+
+
+def test_a_session_of_another_host_is_left_alone(name: str, small_image: str) -> None:
+    there_it_lives = Session(2**22 + 11, "1", host="elsewhere")
+    marks = [f"--label={ledger.LABEL}.lifetime=run", f"--label={ledger.LABEL}.session={there_it_lives.id}"]
+    shell.run(["docker", "run", "-d", "--name", name, *marks, small_image, "sleep", "600"])
+    assert there_it_lives.alive
     cleanup.clean()
     assert there(name) == {"container"}

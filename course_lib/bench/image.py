@@ -54,7 +54,7 @@ def _code_changes(found: bases.Bases) -> float:
         for number in range(_RUNS):
             changed = context / "inference_server" / "__init__.py"
             changed.write_text(changed.read_text() + f"\n# change {number} at {time.time()}\n")
-            tag = f"{course_image.NAME}:bench"
+            tag = f"{course_image.name()}:bench"
             built = buildkit.build(context, tag=tag, args=course_image.build_arguments(found))
             times.append(built.seconds)
         shell.run(["docker", "image", "rm", "--force", tag], show=False)

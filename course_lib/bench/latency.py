@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 
 from course_lib.errors import CourseError
-from course_lib.lab import record
+from course_lib.lab.steps import record
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def measure(
 
     def one_client(count: int) -> list[float]:
         times = []
-        with httpx.Client(base_url=url, timeout=60) as http:
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
             for _ in range(count):
                 started = time.perf_counter()
                 answer = http.post(path, json=dict(body))

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from course_lib import ledger
 from course_lib.exercises.ticket_router import SERVICE
 from course_lib.images import bases, buildkit
 from course_lib.lab.exercise import STARTERS, NotYet
@@ -22,8 +23,19 @@ def _record() -> Path:
     return settings().state_dir / "exercises" / f"leaked-token-{settings().checkout_id}.json"
 
 
+def _recorded() -> dict[str, str]:
+    return dict(json.loads(_record().read_text())) if _record().is_file() else {}
+
+
 def build() -> str:
-    """Bakes a new token into a layer of an image whose last layer deletes it, and returns the image's reference."""
+    """An image with a token in one of its layers and a last layer that deletes it; returns its reference.
+
+    The session's first call bakes a new token. A later one returns the same image as long as it is there: call, answer
+    and check stand in one cell, and whoever runs it again has the answer to the token that was found before.
+    """
+    known = _recorded()
+    if known.get("session") == ledger.Session.current().id and buildkit.image_id(known["image"]):
+        return known["image"]
     token = f"tkt_{secrets.token_hex(12)}"
     with tempfile.TemporaryDirectory() as held:
         context = Path(held) / "context"
@@ -33,7 +45,7 @@ def build() -> str:
         tag = f"course/ticket-router-leaky:{hashed[:12]}"
         buildkit.build(context, file=RECIPE, tag=tag, args={"BASE_IMAGE": bases.ensure().runtime})
     _record().parent.mkdir(parents=True, exist_ok=True)
-    _record().write_text(json.dumps({"image": tag, "sha256": hashed}))
+    _record().write_text(json.dumps({"image": tag, "sha256": hashed, "session": ledger.Session.current().id}))
     return tag
 
 
@@ -43,13 +55,13 @@ def require_found(answer: object) -> str:
     Raises:
         NotYet: it is something else; says what it looks like.
     """
-    if not _record().is_file():
+    held = _recorded()
+    if not held:
         raise NotYet("no image was built yet", expected="exercises.leak() was called", look="the cell above")
-    held = json.loads(_record().read_text())
     text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
     text = text.strip().removeprefix("ROUTER_TOKEN=").strip("'\"")
     if hashlib.sha256(text.encode()).hexdigest() == held["sha256"]:
-        return str(held["image"])
+        return held["image"]
     if text.rpartition("/")[2] in (".env", "ROUTER_TOKEN"):
         seen = f"{text} is the name of what holds the token, not the token"
     elif text.startswith("tkt_"):

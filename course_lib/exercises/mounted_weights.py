@@ -64,7 +64,7 @@ def compare(folder: Path) -> dict[str, object]:
         options = (f"--mount=type=volume,src={name},dst=/models,readonly", "--read-only")
         with ticket_router.running(mounted.reference, "mounted", options=options) as service:
             right = service.require_right()
-            answered_by = str(service.ask("are you there").json()["model"])
+            answered_by = service.field(service.ask("are you there"), "model")
             mounted_start = service.seconds_to_first_answer
     if answered_by != ticket_router.model_version(new):
         raise NotYet(

@@ -61,6 +61,12 @@ def require_keeps_meaning(pin: Pin) -> dict[str, object]:
                     expected=f"{wanted[:19]}…, the image that was pushed first",
                     look="what in the reference can change: a tag is a label that anybody may stick elsewhere",
                 )
+            if "@sha256:" not in reference:
+                raise NotYet(
+                    f"{reference} means the first image today, and another one as soon as somebody pushes to that tag",
+                    expected="a reference that nobody can move: name@sha256:…",
+                    look="what names an image by its content, and not by agreement",
+                )
             return {"before and after the tag moved": reference, "the tag means now": shop.digest(name)[:19] + "…"}
     finally:
         shell.run(["docker", "image", "rm", "--force", *made], show=False, check=False)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from course_lib import ledger
 from course_lib.exercises.ticket_router import PORT, TicketRouter
-from course_lib.images import bases
+from course_lib.images import bases, buildkit
 from course_lib.images.containers import Container
 from course_lib.images.engine_client import client
 from course_lib.lab import display
@@ -78,7 +76,12 @@ def require_container() -> dict[str, object]:
     state, host = found["State"], found["HostConfig"]
     if state["Status"] != "running":
         raise _not(f"the container is {state['Status']}", "a container that runs", "`docker ps --all`, `docker logs`")
-    published = found["NetworkSettings"]["Ports"].get(f"{PORT}/tcp") or []
+    # The id, since a tag can move: what runs has to be what the image's name means now.
+    wanted = buildkit.image_id(task.image)
+    if found["Image"] != wanted:
+        there = "" if wanted else ", and the engine has none of that name"
+        raise _not(f"the container runs {found['Config']['Image']} ({found['Image'][:19]}…): that is not {task.image} as it is now{there}", "a container of the image that you built under that name", "--tag of `docker build`, and the last word of `docker run`; after another build, start it again")  # fmt: skip
+    published = (found["NetworkSettings"]["Ports"] or {}).get(f"{PORT}/tcp") or []
     if not published:
         raise _not(f"port {PORT} is not published", f"port {PORT} on 127.0.0.1", "the option --publish")
     others = {entry["HostIp"] for entry in published} - {"127.0.0.1", "::1"}
@@ -93,12 +96,7 @@ def require_container() -> dict[str, object]:
     if health != "healthy":
         raise _not(f"its health is {health}", "healthy", "does the image have a HEALTHCHECK? Right after the start, wait a few seconds")  # fmt: skip
     container = Container(task.container, found["Config"]["Image"], int(published[0]["HostPort"]))
-    try:
-        right = TicketRouter(container, 0.0).require_right()
-    except httpx.HTTPError as error:
-        raise _not(
-            f"127.0.0.1:{container.port} does not answer: {error}", "the ticket router", "`docker logs`"
-        ) from None
+    right = TicketRouter(container, 0.0).require_right()
     return {"container": task.container, "answers at": container.url, "memory": f"{host['Memory'] / 2**20:.0f} MB", "right": right}  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from course_lib.errors import CourseError
 from course_lib.exercises.ticket_router import TicketRouter
 from course_lib.images import bases, buildkit, inspection, layer_search
+from course_lib.images.engine_client import client
 from course_lib.lab.exercise import NotYet
 
 
@@ -18,15 +19,14 @@ def stages(built: buildkit.Built) -> set[str]:
     return {match.group(1) for match in found if match} or {"the only one"}
 
 
-def training(built: buildkit.Built) -> buildkit.BuildStep:
-    """The RUN instruction that trains the model.
+def trainings(built: buildkit.Built) -> list[buildkit.BuildStep]:
+    """The RUN instructions that train the model.
 
     Raises:
         NotYet: the build has none.
     """
-    for step in built.steps:
-        if "] RUN" in step.name and "train.py" in step.name:
-            return step
+    if found := [step for step in built.steps if "] RUN" in step.name and "train.py" in step.name]:
+        return found
     raise NotYet(
         "no RUN instruction of the build trains the model",
         expected="`RUN python3 train.py`, so that containers start with a model",
@@ -58,6 +58,12 @@ def require_honest_health(service: TicketRouter, *, within: float = 10) -> float
     try:
         container.wait_unhealthy(timeout=within)
     except CourseError:
+        if (status := container.status()[0]) != "running":
+            raise NotYet(
+                f"the container is {status} since its model died; its log:\n{container.logs()}",
+                expected="503 from POST /route, and unhealthy: the service as it is in labs/starters/4.4.1/service",
+                look="the COPY of service.py, and what the probe does",
+            ) from None
         raise NotYet(
             f"the container is still healthy {within:.0f} s after its model died; its probe said: {service.probe_words()}",
             expected="unhealthy after a few probes",
@@ -82,23 +88,54 @@ def require_no_training_data(layers: Sequence[layer_search.OwnLayer]) -> None:
                 )
 
 
-def require_no_build_tools(image: str, layers: Sequence[layer_search.OwnLayer]) -> None:
-    """Nothing that only building needs, beyond what the slim base brings itself.
-
-    Args:
-        layers: those that the image adds to the slim base.
+def require_no_build_tools(layers: Sequence[layer_search.OwnLayer]) -> None:
+    """No layer above the base holds what only building needs, be it deleted by a later one or not.
 
     Raises:
-        NotYet: something is there; names it.
+        NotYet: one does; names the first of each kind.
     """
-    own = frozenset().union(*(layer.paths for layer in layers))
-    left = {what: path for what, path in inspection.build_leftovers(image).items() if path in own}
+    left: dict[str, str] = {}
+    for layer in layers:
+        for path in sorted(layer.paths):
+            for what, pattern in inspection._BUILD_LEFTOVERS.items():
+                if what not in left and pattern.search(path):
+                    left[what] = f"{path}, by `{buildkit.shorten(layer.instruction)}`"
     if left:
         raise NotYet(
-            "the image holds " + ", ".join(f"{what} ({path})" for what, path in left.items()),
-            expected="only what running needs",
-            look="the FROM of the last stage",
+            "layers of the image hold " + "; ".join(f"{what} ({where})" for what, where in left.items()),
+            expected="only what running needs, in every layer: what a later one deletes is carried along",
+            look="the FROM of the last stage, and what it copies and installs",
         )
+
+
+def require_no_credentials(image: str, layers: Sequence[layer_search.OwnLayer]) -> None:
+    """Neither a file of a layer above the base, nor the environment or the history that the image adds, tells one.
+
+    Raises:
+        NotYet: one does; says where, and not the credential.
+    """
+    found = layer_search.secrets([*layers, _told_by_configuration(image)])
+    if found:
+        raise NotYet(
+            "whoever has the image has " + ", ".join(f"{what} (in {path})" for path, what in found.items()),
+            expected="no credentials in any layer, in the environment or in the history",
+            look="what is copied as a whole folder (`Dockerfile.dockerignore` beside the Dockerfile keeps files out), ENV and ARG; `docker history --no-trunc`",
+        )
+
+
+def _told_by_configuration(image: str) -> layer_search.OwnLayer:
+    """What `docker image inspect` and `docker history` tell everybody beyond the base's, in the form of files."""
+    base = bases.ensure().runtime
+    environment, of_base = (inspection.attributes(name)["Config"].get("Env") or [] for name in (image, base))
+    history, base_history = ([str(e["CreatedBy"]) for e in client().api.history(name)] for name in (image, base))
+    # A name in small letters is a name, too; build arguments stand in the middle of a line, as in `RUN |1 TOKEN=…`.
+    named = (entry.partition("=") for entry in environment if entry not in of_base)
+    lines = [line for line in history if line not in base_history]
+    told = {
+        "ENV": "\n".join(f"{re.sub('[^A-Z]', '_', name.upper())}={value}" for name, _, value in named),
+        "docker history": "\n".join([*lines, *(word for line in lines for word in line.split())]),
+    }
+    return layer_search.OwnLayer("", frozenset(told), {where: text.encode() for where, text in told.items()})
 
 
 def require_not_on_builder(image: str) -> None:

@@ -85,22 +85,64 @@ class TicketRouter:
     container: containers.Container
     seconds_to_first_answer: float
 
-    def ask(self, text: str) -> httpx.Response:
+    def try_to_ask(self, text: str) -> httpx.Response:
+        """A question to a service that may not listen yet: httpx's errors come through."""
         return httpx.post(f"{self.container.url}/route", json={"text": text}, timeout=10)
 
+    def ask(self, text: str) -> httpx.Response:
+        """The answer to a question, whatever its status.
+
+        Raises:
+            NotYet: nobody answers (any more).
+        """
+        try:
+            return self.try_to_ask(text)
+        except httpx.HTTPError as error:
+            raise self._silent("POST /route", error) from None
+
     def version(self) -> str:
-        """The version of the code that runs."""
-        return str(httpx.get(f"{self.container.url}/healthz", timeout=10).json()["version"])
+        """The version of the code that runs.
+
+        Raises:
+            NotYet: GET /healthz does not say.
+        """
+        try:
+            answer = httpx.get(f"{self.container.url}/healthz", timeout=10)
+        except httpx.HTTPError as error:
+            raise self._silent("GET /healthz", error) from None
+        return self.field(answer, "version")
+
+    def field(self, answer: httpx.Response, name: str) -> str:
+        """One field of an answer.
+
+        Raises:
+            NotYet: the answer is no JSON object, or has no such field: a service of one's own, perhaps.
+        """
+        try:
+            return str(answer.json()[name])
+        except (ValueError, KeyError, TypeError):
+            raise NotYet(
+                f"{answer.request.method} {answer.request.url.path} was answered with status {answer.status_code}: {answer.text[:300]}",
+                expected=f"JSON with {name!r} in it, as service.py in labs/starters/4.4.1/service answers",
+                look="which service runs there: the COPY of service.py",
+            ) from None
+
+    def _silent(self, what: str, error: httpx.HTTPError) -> NotYet:
+        return NotYet(
+            f"{what} got no answer ({error or type(error).__name__}); the container is {self.container.status()[0]}",
+            expected="an answer, even when the model is dead: the service as it is in labs/starters/4.4.1/service",
+            look=f"the COPY of service.py, and the container's log:\n{self.container.logs()}",
+        )
 
     def require_right(self, count: int = len(QUESTIONS)) -> str:
         """Asks questions that the model has not seen.
 
         Raises:
-            NotYet: one of them was answered wrongly, or not at all.
+            NotYet: one of them was answered wrongly, in another form, or not at all.
         """
         for text, label in QUESTIONS[:count]:
             answer = self.ask(text)
-            if answer.status_code != 200 or answer.json()["label"] != label:
+            if answer.status_code != 200 or self.field(answer, "label") != label:
                 raise NotYet(
                     f"{text!r} was answered with status {answer.status_code}: {answer.text}",
                     expected=f"status 200 and the label {label}",
@@ -125,15 +167,19 @@ class TicketRouter:
         """Ends the model's process the hard way, as the kernel does when memory runs out.
 
         Raises:
-            NotYet: questions are answered all the same.
+            NotYet: questions are answered all the same, or nothing answers at all.
         """
         line = "kill -9 $(grep -lx model-worker /proc/[0-9]*/comm | cut -d/ -f3)"
         shell.announce(shell.readable(["docker", "exec", self.container.name, "sh", "-c", line]))
-        self.container.execute("sh", "-c", line)
+        seen = "the model's process was killed"
+        try:
+            self.container.execute("sh", "-c", line)
+        except CourseError as error:  # no such process; or the container ended with it, which `ask` sees
+            seen = f"no process called model-worker could be killed ({error.why})"
         answer = self.ask("are you there")
         if answer.status_code != 503:
             raise NotYet(
-                f"the model's process was killed, and a question was answered with status {answer.status_code}",
+                f"{seen}, and a question was answered with status {answer.status_code}",
                 expected="503: the service as it is in labs/starters/4.4.1/service",
                 look="the COPY of service.py",
             )
@@ -155,7 +201,7 @@ def running(
         def answers() -> None:
             status, _ = container.status()
             try:
-                answer = found.ask("are you there")
+                answer = found.try_to_ask("are you there")
             except httpx.HTTPError as error:
                 if status != "running":
                     raise CourseError(f"the container ended: {container.logs()}") from None

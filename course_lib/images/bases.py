@@ -169,7 +169,9 @@ def _bootstrap(suite: str, reference: str) -> None:
     if shutil.which("mmdebstrap") is None:
         packages.install("mmdebstrap")
     ledger.write_down("image", reference, "kept")
-    marks = [f"--change=LABEL {key}={value}" for key, value in ledger.labels("kept", "image").items()]
+    marks = [
+        f"--change=LABEL {key}={value}" for key, value in ledger.labels("kept", "image", reference=reference).items()
+    ]
     components = "main,universe" if packages.os_release().get("ID") == "ubuntu" else "main"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--components={components}", *_NO_MANUALS, suite, "-"]
     try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from docker.errors import ImageNotFound
@@ -14,7 +15,8 @@ from docker.errors import ImageNotFound
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
-from course_lib.lab import display, record
+from course_lib.lab import display
+from course_lib.lab.steps import record
 from course_lib.settings import CHECKOUT, settings
 
 #: Called with the steps so far whenever one of them changes; a notebook draws them, the command line prints them.
@@ -122,7 +124,7 @@ def build(
         raise CourseError(f"{tag!r} has no version in its tag", do="Give it one, as in inference-server:0.1.0.")
     if not context.is_dir():
         raise CourseError(f"there is no folder {context} to build from", do="Check the path.")
-    command = ["docker", "buildx", "build", "--progress=plain", f"--tag={tag}"]
+    command = ["docker", "buildx", "build", *_builder(), "--progress=plain", f"--tag={tag}"]
     command += [f"--file={_from_checkout(file)}"] if file else []
     command += [f"--target={target}"] if target else []
     command += [f"--build-arg={key}={value}" for key, value in (args or {}).items()]
@@ -132,7 +134,7 @@ def build(
     if (bundle := settings().ca_bundle) is not None:
         command += [f"--secret=id=ca_bundle,src={bundle}"]
     shown = shell.readable([*command, _from_checkout(context)])
-    command += ledger.label_arguments(lifetime, "image")
+    command += ledger.label_arguments(lifetime, "image", reference=tag)
     command += [f"--label={key}={value}" for key, value in (labels or {}).items()]
     shell.announce(shown)
 
@@ -172,6 +174,18 @@ def build(
         seconds=round(built.seconds, 1),
     )
     return built
+
+
+@cache
+def _builder() -> tuple[str, ...]:
+    """Nothing where the current builder is the engine's own; else options that choose that one.
+
+    A builder in a container of its own neither finds this engine's images for FROM nor leaves its result here.
+    """
+    current = shell.run(["docker", "buildx", "inspect"], show=False, check=False, timeout=30).stdout
+    if re.search(r"^Driver:\s+docker$", current, re.M):
+        return ()
+    return (f"--builder={shell.run(['docker', 'context', 'show'], show=False).output}",)
 
 
 def _from_checkout(path: Path) -> str:

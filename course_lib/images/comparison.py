@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from course_lib.errors import CourseError
 from course_lib.images import inspection
 from course_lib.images.buildkit import shorten
-from course_lib.lab import record
+from course_lib.lab.steps import record
 
 MB = 1_000_000
 

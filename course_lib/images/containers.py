@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,25 +9,11 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from course_lib import ledger, shell, waits
+from course_lib import ledger, reaper, shell, waits
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
-from course_lib.lab import record
+from course_lib.lab.steps import record
 from course_lib.settings import settings
-
-#: Ports that other programs like to hold: AirPlay on macOS takes 5000 and 7000.
-_AVOIDED = {5000, 7000}
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _AVOIDED:
-            return port
-
 
 #: The image's own health check on a faster clock, for those who watch.
 ASK_EVERY_SECOND = (
@@ -156,8 +141,7 @@ class Container:
 
     def remove(self) -> None:
         """Stops and removes it, with its anonymous volumes."""
-        shell.run(["docker", "rm", "--force", "--volumes", self.name], show=False, check=False)
-        ledger.strike("container", self.name)
+        reaper.dispose("container", self.name)
 
 
 def start(
@@ -182,19 +166,29 @@ def start(
     full = settings().object_name(name)
     _make_room(full)
     ledger.write_down("container", full)
-    published = free_port() if port is not None else None
     command = ["docker", "run", "--detach", f"--name={full}"]
-    command += [f"--publish=127.0.0.1:{published}:{port}"] if published else []
+    # The engine chooses a free port: one that was free a moment ago may not be any more.
+    command += [f"--publish=127.0.0.1::{port}"] if port is not None else []
     command += [f"--env={key}={value}" for key, value in (env or {}).items()]
     command += options
     shell.announce(shell.readable([*command, image, *arguments]))
     try:
         shell.run([*command, *ledger.label_arguments(), image, *arguments], show=False, timeout=120)
     except shell.CommandError as error:
-        shell.run(["docker", "rm", "--force", "--volumes", full], show=False, check=False)
-        ledger.strike("container", full)
+        reaper.dispose("container", full)
         raise _explain(error, image) from None
-    return Container(full, image, published)
+    return Container(full, image, _published(full, port) if port is not None else None)
+
+
+def _published(name: str, port: int) -> int:
+    bindings = client().api.inspect_container(name)["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+    if not bindings:
+        raise CourseError(f"container {name} ended before its port was published", why=_last_words(name))
+    return int(bindings[0]["HostPort"])
+
+
+def _last_words(name: str) -> str:
+    return client().api.logs(name, tail=12).decode(errors="replace").strip()
 
 
 @contextmanager
@@ -209,15 +203,22 @@ def running(image: str, name: str, **how: Any) -> Iterator[Container]:
 
 def _make_room(name: str) -> None:
     try:
-        there = client().api.inspect_container(name)
+        labels = client().api.inspect_container(name)["Config"]["Labels"] or {}
     except NotFound:
         return
-    if f"{ledger.LABEL}.checkout" not in (there["Config"]["Labels"] or {}):
+    if f"{ledger.LABEL}.checkout" not in labels:
         raise CourseError(
             f"a container called {name} is already here, and the course did not make it",
             do=f"Rename or remove it: `docker rm -f {name}`.",
         )
-    shell.run(["docker", "rm", "--force", "--volumes", name], show=False)
+    owner = labels.get(f"{ledger.LABEL}.session", "")
+    mine = ledger.Session.current()
+    if owner and owner != mine.id and ledger.Session.parse(owner).alive:
+        raise CourseError(
+            f"container {name} belongs to another notebook of this checkout that is running",
+            do="Shut that notebook's kernel down (in JupyterLab: the second tab on the left), and run the cell again.",
+        )
+    reaper.dispose("container", name)
 
 
 def _explain(error: shell.CommandError, image: str) -> CourseError:

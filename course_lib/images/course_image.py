@@ -14,7 +14,6 @@ from course_lib.settings import CHECKOUT, settings
 
 SERVER = CHECKOUT / "docker" / "inference-server"
 LOCK = SERVER / "requirements.txt"
-NAME = "course/inference-server"
 
 #: What the Dockerfile copies: another of these files makes another image.
 _CONTENT = ("Dockerfile", "requirements.txt", "keep_base_packages.py", "warm_imports.py", "models", "inference_server")
@@ -59,9 +58,14 @@ def build_arguments(found: bases.Bases) -> dict[str, str]:
     }
 
 
+def name() -> str:
+    """The image's name: a second checkout has another, so that neither moves the other's tags."""
+    return f"course-{settings().checkout_id}/inference-server"
+
+
 def tag() -> str:
     """Version and revision: nobody has to ask which build `latest` was."""
-    return f"{NAME}:{version()}-{revision()}"
+    return f"{name()}:{version()}-{revision()}"
 
 
 def build_inference_image(
@@ -74,7 +78,7 @@ def build_inference_image(
         tag=tag_as or tag(),
         target=target,
         args=build_arguments(found),
-        labels=_marks() if target is None else {},
+        labels=_marks(found) if target is None else {},
         lifetime=lifetime,
     )
     if target is None:
@@ -86,40 +90,40 @@ def _retire_all_but(reference: str) -> None:
     """Takes this checkout's earlier builds away: one is kept, not one a revision. A build that a container uses stays."""
     mine = f"{LABEL}.image.checkout={settings().checkout_id}"
     for image in client().images.list(
-        name=NAME, filters={"label": [mine, f"{LABEL}.image.profile={settings().profile}"]}
+        name=name(), filters={"label": [mine, f"{LABEL}.image.profile={settings().profile}"]}
     ):
         for old in image.tags:
-            if old.startswith(f"{NAME}:") and old != reference and shell.succeeds(["docker", "image", "rm", old]):
+            if old.startswith(f"{name()}:") and old != reference and shell.succeeds(["docker", "image", "rm", old]):
                 ledger.strike("image", old)
 
 
 def build_builder_stage() -> buildkit.Built:
     """Builds the first stage by itself, to look at what stays behind."""
-    return build_inference_image(target="builder", tag_as=f"{NAME}-builder:{version()}-{revision()}", lifetime="run")
+    return build_inference_image(target="builder", tag_as=f"{name()}-builder:{version()}-{revision()}", lifetime="run")
 
 
-def _marks() -> dict[str, str]:
-    """The labels by which a finished image is found again."""
-    return {f"{LABEL}.image.content": content_hash(), f"{LABEL}.image.profile": settings().profile}
+def _marks(found: bases.Bases) -> dict[str, str]:
+    """The labels by which a finished image is found again: what went in, and what it stands on."""
+    base = buildkit.image_id(found.runtime)[-12:]
+    return {f"{LABEL}.image.content": f"{content_hash()}-{base}", f"{LABEL}.image.profile": settings().profile}
 
 
 def build_naive_image() -> buildkit.Built:
     """Builds the "before": one stage, everything copied, compilers and all."""
-    found = bases.ensure()
+    found = bases.ensure_for_profile()
     return buildkit.build(
         SERVER,
         file=SERVER / "naive.Dockerfile",
-        tag=f"{NAME}-naive:{version()}-{revision()}",
+        tag=f"{name()}-naive:{version()}-{revision()}",
         args={"BUILDER_IMAGE": found.builder},
     )
 
 
 def ensure_inference_image() -> str:
     """The reference of the inference image, built if this content has not been built yet. Any lab's first cell may ask."""
-    bases.ensure_for_profile()
-    marks = [f"{key}={value}" for key, value in _marks().items()]
+    marks = [f"{key}={value}" for key, value in _marks(bases.ensure_for_profile()).items()]
     for image in client().images.list(filters={"label": marks}):
         for reference in image.tags:
-            if reference.startswith(NAME + ":"):
+            if reference.startswith(name() + ":"):
                 return str(reference)
     return build_inference_image().reference

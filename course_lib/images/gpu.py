@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from course_lib import ledger, shell
+from course_lib import ledger, reaper, shell
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
-from course_lib.lab import record
+from course_lib.lab.steps import record
 from course_lib.settings import settings
 
 
@@ -36,7 +36,7 @@ def request_gpus(image: str) -> GpuOutcome:
         CourseError: the request did not arrive, or the engine failed for another reason than a missing GPU.
     """
     name = settings().object_name("gpu-request")
-    shell.run(["docker", "rm", "--force", name], show=False, check=False)
+    reaper.dispose("container", name)
     ledger.write_down("container", name)
     try:
         command = ["docker", "create", "--gpus=all", f"--name={name}", "--entrypoint=nvidia-smi"]
@@ -55,29 +55,22 @@ def request_gpus(image: str) -> GpuOutcome:
         )
         outcome = _start(name)
     finally:
-        shell.run(["docker", "rm", "--force", name], show=False, check=False)
-        ledger.strike("container", name)
+        reaper.dispose("container", name)
     record("container.gpu-outcome", "docker", name, used=outcome.used, said=outcome.said)
     return outcome
 
 
 def _start(name: str) -> GpuOutcome:
+    """Starts the container. What never started was refused, in the engine's words; what started and failed is an error."""
     try:
-        started = shell.run(["docker", "start", "--attach", name], timeout=60)
+        return GpuOutcome(True, shell.run(["docker", "start", "--attach", name], timeout=60).output)
     except shell.CommandError as error:
-        refusal = next(
-            (
-                line
-                for line in error.stderr.splitlines()
-                if "could not select device driver" in line or "CDI device" in line
-            ),
-            None,
-        )
-        if refusal is None:
+        state = client().api.inspect_container(name)["State"]
+        words = state["Error"] or error.stderr.strip()
+        if not state["StartedAt"].startswith("0001-") or "executable file not found" in words:
             raise CourseError(
-                "the engine failed to start a container with a GPU",
-                why=error.stderr.strip(),
-                do="Run `make doctor ARGS='--lab 4.4.1'`.",
+                "the engine failed to run nvidia-smi in a container with a GPU",
+                why=words,
+                do="Run `make doctor`, which looks at the driver, the toolkit and the image.",
             ) from None
-        return GpuOutcome(False, refusal.strip())
-    return GpuOutcome(True, started.output)
+        return GpuOutcome(False, words.splitlines()[-1])

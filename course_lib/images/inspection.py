@@ -14,10 +14,10 @@ from typing import Any
 
 from docker.errors import ImageNotFound
 
-from course_lib import ledger, shell
+from course_lib import ledger, reaper, shell
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
-from course_lib.lab import record
+from course_lib.lab.steps import record
 
 
 @dataclass(frozen=True)
@@ -258,5 +258,4 @@ def in_container(reference: str, script: str, *, user: str | None = None, timeou
     try:
         return shell.run([*command, reference, "-c", script], show=False, timeout=timeout).output
     finally:
-        shell.run(["docker", "rm", "--force", name], show=False, check=False)
-        ledger.strike("container", name)
+        reaper.dispose("container", name)

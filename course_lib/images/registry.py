@@ -12,7 +12,7 @@ import httpx
 from course_lib import ledger, shell, waits
 from course_lib.errors import CourseError
 from course_lib.images import bases, buildkit, containers, pins, platforms
-from course_lib.lab import record
+from course_lib.lab.steps import record
 from course_lib.settings import CHECKOUT
 
 _RECIPE = CHECKOUT / "docker" / "base"

@@ -21,10 +21,10 @@ from course_lib import shell
 from course_lib.errors import CourseError
 from course_lib.lab import catalog, display, exercise, store
 from course_lib.lab.exercise import TODO
-from course_lib.lab.steps import record, step
+from course_lib.lab.steps import step
 from course_lib.settings import CHECKOUT, settings
 
-__all__ = ["TODO", "begin", "check", "figure", "files", "hint", "progress", "record", "show_file", "step", "table"]
+__all__ = ["TODO", "begin", "check", "figure", "files", "hint", "progress", "show_file", "step", "table"]
 
 table = display.table
 

@@ -103,7 +103,7 @@ def table(rows: Sequence[Mapping[str, object]], *, caption: str = "") -> None:
 
 def file(path: Path, *, first: int = 1, last: int | None = None) -> None:
     """Shows a file, or some of its lines, with its syntax in colour."""
-    lines = path.read_text().splitlines()[first - 1 : last]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[first - 1 : last]
     text = "\n".join(lines)
     name = path.name if "Dockerfile" not in path.name else "Dockerfile"
     try:

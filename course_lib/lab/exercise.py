@@ -137,8 +137,8 @@ def files(one: Exercise, *, instead: str | None = None) -> Path:
         if not folder.exists():
             shutil.copytree(one.starter, folder)
     _given[one.id] = folder
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        display.file(path)
+    for name in sorted(_files(folder)):
+        display.file(folder / name)
     return folder
 
 
@@ -211,7 +211,12 @@ def hint(one: Exercise) -> None:
 
 
 def _same(folder: Path, starter: Path) -> bool:
-    """Whether a folder still holds exactly the starter's files."""
-    names = {p.relative_to(starter) for p in starter.rglob("*") if p.is_file()}
-    mine = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and ".ipynb_checkpoints" not in p.parts}
-    return names == mine and all(filecmp.cmp(starter / n, folder / n, shallow=False) for n in names)
+    """Whether a folder still holds exactly the starter's files, whatever an editor or a file browser left in it."""
+    names = _files(starter)
+    return names == _files(folder) and all(filecmp.cmp(starter / n, folder / n, shallow=False) for n in names)
+
+
+def _files(folder: Path) -> set[Path]:
+    """A folder's files by relative path, without hidden ones (.DS_Store, .ipynb_checkpoints) and compiled Python."""
+    found = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
+    return {path for path in found if not any(part.startswith(".") or part == "__pycache__" for part in path.parts)}

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from course_lib.ledger import Session
-from course_lib.settings import CHECKOUT, settings
+from course_lib.settings import settings
 
 StepStatus = Literal["running", "passed", "failed", "skipped"]
 ExerciseStatus = Literal["passed", "not_yet", "not_attempted", "skipped"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
-    run TEXT, checkout TEXT, step TEXT, status TEXT, seconds REAL, why TEXT, at REAL, PRIMARY KEY (run, step));
+    run TEXT, work TEXT, step TEXT, status TEXT, seconds REAL, why TEXT, at REAL, PRIMARY KEY (run, step));
 CREATE TABLE IF NOT EXISTS evidence (
-    run TEXT, checkout TEXT, step TEXT, fact TEXT, backend TEXT, object TEXT, read TEXT, at REAL);
+    run TEXT, work TEXT, step TEXT, fact TEXT, backend TEXT, object TEXT, read TEXT, at REAL);
 CREATE TABLE IF NOT EXISTS exercises (
-    run TEXT, checkout TEXT, exercise TEXT, status TEXT, said TEXT, deliverable TEXT, at REAL, PRIMARY KEY (run, exercise));
+    run TEXT, work TEXT, exercise TEXT, status TEXT, said TEXT, deliverable TEXT, at REAL, PRIMARY KEY (run, exercise));
 CREATE TABLE IF NOT EXISTS figures (run TEXT, lab TEXT, name TEXT, caption TEXT, path TEXT, at REAL, PRIMARY KEY (run, lab, name));
 """
 
@@ -45,11 +45,15 @@ def run_id() -> str:
     return settings().run_id or f"notebook-{Session.current().id}"
 
 
+def _work() -> str:
+    """Whose records these are: the learner's folder, or a headless run's own."""
+    return str(settings().work_dir)
+
+
 @contextmanager
 def database() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(settings().state_dir / "evidence.sqlite3", timeout=30)
+    connection = sqlite3.connect(settings().state_dir / "runs.sqlite3", timeout=30)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(_SCHEMA)
         with connection:
             yield connection
@@ -61,7 +65,7 @@ def save_step(step: str, status: StepStatus, seconds: float, why: str = "") -> N
     with database() as db:
         db.execute(
             "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run_id(), str(CHECKOUT), step, status, seconds, why, time.time()),
+            (run_id(), _work(), step, status, seconds, why, time.time()),
         )
 
 
@@ -71,7 +75,7 @@ def save_evidence(step: str, found: Evidence) -> None:
             "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 run_id(),
-                str(CHECKOUT),
+                _work(),
                 step,
                 found.fact,
                 found.backend,
@@ -90,7 +94,7 @@ def save_exercise(
             "INSERT OR REPLACE INTO exercises VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 run_id(),
-                str(CHECKOUT),
+                _work(),
                 exercise,
                 status,
                 said,
@@ -139,16 +143,17 @@ def figures(run: str, lab: str) -> list[tuple[str, str, str]]:
 
 
 def best_so_far() -> tuple[dict[str, StepStatus], dict[str, ExerciseStatus]]:
-    """Over all runs of this checkout: the best status of each step and each exercise."""
+    """Over all sessions of this work folder: the best status of each step and each exercise.
+
+    Headless runs and builds have a work folder of their own, so what they did is not counted as the learner's.
+    """
     step_rank, exercise_rank = (
         ["failed", "running", "skipped", "passed"],
         ["not_attempted", "skipped", "not_yet", "passed"],
     )
     with database() as db:
-        step_rows = db.execute("SELECT step, status FROM steps WHERE checkout = ?", (str(CHECKOUT),)).fetchall()
-        exercise_rows = db.execute(
-            "SELECT exercise, status FROM exercises WHERE checkout = ?", (str(CHECKOUT),)
-        ).fetchall()
+        step_rows = db.execute("SELECT step, status FROM steps WHERE work = ?", (_work(),)).fetchall()
+        exercise_rows = db.execute("SELECT exercise, status FROM exercises WHERE work = ?", (_work(),)).fetchall()
     best_steps: dict[str, StepStatus] = {}
     for name, status in step_rows:
         if name not in best_steps or step_rank.index(status) > step_rank.index(best_steps[name]):

@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -74,6 +74,10 @@ def execute(
         error = f"cell {failed.cell_index + 1}: {failed.ename}: {failed.evalue}"
     except DeadKernelError:
         error = "the kernel died (killed from outside, or out of memory)"
+    except CellTimeoutError:
+        error = f"a cell did not end within {CELL_TIMEOUT_S // 60} minutes"
+    except RuntimeError as failed:  # what the client raises when a kernel does not start
+        error = f"the kernel did not start: {failed}"
     finally:
         for name, value in saved.items():
             if value is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,15 +34,17 @@ def run(wanted: Sequence[str], *, solutions: bool = False) -> report.Report:
         folder.mkdir(parents=True)
         found = report.Report.begin(run_id, [p.lab for p in planned])
         try:
+            _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
             _sweep()
             setup.ready()
+            found.host = report.host()  # only now is there an engine to be named
             with progress.RunProgress([p.lab.id for p in planned]) as shown:
                 for one in planned:
                     _run_one(one, found, folder, run_id, shown, begun, solutions)
         except CourseError as error:
             found.problem = str(error)
         except KeyboardInterrupt:
-            found.problem = "The run was interrupted (Ctrl-C)."
+            found.problem = "The run was interrupted."
         finally:
             found.left_behind = left_behind()
             found.finish()
@@ -98,6 +101,16 @@ def dead_sessions() -> set[ledger.Session]:
     return {row.session for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive}
 
 
+def _end_like_ctrl_c(*signals: signal.Signals) -> None:
+    """A closed terminal or a job that is stopped ends a run as Ctrl-C does: with cleanup and a report."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for one in signals:
+        signal.signal(one, interrupt)
+
+
 def _sweep() -> None:
     """Removes what ended sessions of this checkout left, for the case that even their reaper was killed."""
     for session in dead_sessions():
@@ -115,4 +128,10 @@ def left_behind() -> list[ledger.Row]:
         waits.until(all_gone, what="the reaper", timeout=20)
     except waits.WaitTimeout:
         _sweep()
-    return [row for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive]
+    known = {
+        (row.kind, row.name): row for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive
+    }
+    for kind, name in reaper.labelled(lifetime="run", checkout=settings().checkout_id):  # what no row knows any more
+        if (kind, name) not in known and not reaper.of_living_session(kind, name):
+            known[kind, name] = ledger.Row(kind, name, "run", str(CHECKOUT), ledger.Session(0, ""))
+    return list(known.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,6 @@ import psutil
 import pytest
 
 from course_lib.exercises.ticket_router import QUESTIONS, SERVICE
-from course_lib.images.containers import free_port
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the service forks its model; containers are Linux")
 
@@ -31,7 +31,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(model: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    port = free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     env = {**os.environ, "PORT": str(port), "MODEL_PATH": str(model)}
     process = subprocess.Popen([sys.executable, "-B", str(SERVICE / "service.py")], env=env, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

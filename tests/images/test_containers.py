@@ -84,34 +84,34 @@ def test_an_image_without_a_health_check_is_told_at_once(small_image: str, name:
         container.wait_healthy(60)
 
 
-def test_a_port_that_is_taken(small_image: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken(small_image: str, name: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        monkeypatch.setattr(containers, "free_port", lambda: taken.getsockname()[1])
+        publish = f"--publish=127.0.0.1:{taken.getsockname()[1]}:8080"
         with (
             pytest.raises(CourseError, match="the port is taken"),
-            images.running(small_image, name, arguments=["sleep", "60"]),
+            images.running(small_image, name, port=None, options=[publish], arguments=["sleep", "60"]),
         ):
             pytest.fail("it started on a port that is taken")
 
 
-def test_free_ports_avoid_those_that_macos_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Socket:
-        ports = iter((5000, 7000, 41234))
+def test_the_engine_chooses_a_free_port_of_loopback(small_image: str, name: str) -> None:
+    with images.running(small_image, name, arguments=["python3", "-m", "http.server", "8080"]) as container:
+        (binding,) = container.inspect()["NetworkSettings"]["Ports"]["8080/tcp"]
+        assert binding == {"HostIp": "127.0.0.1", "HostPort": str(container.port)}
 
-        def __enter__(self) -> Socket:
-            return self
 
-        def __exit__(self, *_: object) -> None: ...
-
-        def bind(self, _: object) -> None: ...
-
-        def getsockname(self) -> tuple[str, int]:
-            return "127.0.0.1", next(self.ports)
-
-    monkeypatch.setattr(containers.socket, "socket", Socket)
-    assert containers.free_port() == 41234
+def test_a_container_of_another_living_notebook_is_not_taken_away(small_image: str, name: str) -> None:
+    full = settings().object_name(name)
+    other = ledger.Session.of(os.getppid())
+    marks = [f"--label={ledger.LABEL}.checkout={settings().checkout_id}", f"--label={ledger.LABEL}.session={other.id}"]
+    shell.run(["docker", "create", f"--name={full}", *marks, small_image])
+    try:
+        with pytest.raises(CourseError, match="another notebook"), images.running(small_image, name):
+            pytest.fail("it was taken away")
+    finally:
+        shell.run(["docker", "rm", full])
 
 
 def test_an_image_that_is_not_there(name: str) -> None:

@@ -55,7 +55,7 @@ def sabotage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         shutil.copytree(course_image.SERVER, copy, ignore=shutil.ignore_patterns("training", "tests", "__pycache__"))
         change(copy)
         monkeypatch.setattr(course_image, "SERVER", copy)
-        monkeypatch.setattr(course_image, "NAME", name)
+        monkeypatch.setattr(course_image, "name", lambda: name)
 
     yield tamper
     for image in client().images.list(filters={"reference": f"{name}*"}):

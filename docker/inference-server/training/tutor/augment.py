@@ -116,6 +116,44 @@ def surface(text: str, rng: random.Random) -> str:
     return text
 
 
+def inflect(question: str, rng: random.Random) -> str:
+    """Give one or two words another ending: drop, drops, dropping, dropped."""
+    parts = question.split()
+    able = [
+        i
+        for i, w in enumerate(parts)
+        if len(w.strip("?.!,")) > 3 and w.strip("?.!,").isalpha() and w.lower() not in FILLERS
+    ]
+    for i in rng.sample(able, min(len(able), rng.choice((1, 1, 2)))):
+        word = parts[i].rstrip("?.!,")
+        parts[i] = _other_ending(word, rng) + parts[i][len(word) :]
+    return " ".join(parts)
+
+
+def _other_ending(word: str, rng: random.Random) -> str:
+    """The word's stem, roughly, with a random ending; misspelt ones do no harm, learners misspell too."""
+    stem = word
+    for ending in ("ings", "ing", "ies", "ied", "ed", "es", "s", "e", "y"):
+        if word.endswith(ending) and len(word) - len(ending) > 2 and not word.endswith("ss"):
+            stem = word[: -len(ending)]
+            break
+    if stem == word:
+        return word + rng.choice(("s", "ing", "ed", "s"))
+    if word.endswith(("ies", "ied", "y")):
+        return stem + rng.choice(("y", "ies", "ied", "ying"))
+    if (
+        len(stem) > 3
+        and stem[-1] == stem[-2]
+        and stem[-1] not in "ls"
+        and word.endswith(("ing", "ed"))
+        and rng.random() < 0.6
+    ):
+        return stem[:-1] + rng.choice(("", "s"))
+    if word.endswith("e"):
+        return stem + rng.choice(("es", "ing", "ed", "es"))
+    return stem + rng.choice(("", "s", "ing", "ed", "e"))
+
+
 def vary(question: str, rng: random.Random) -> str:
     """A random variant of a training question; about one in five stays as written apart from its surface."""
     if rng.random() < 0.45:

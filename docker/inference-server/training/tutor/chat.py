@@ -46,7 +46,7 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
 
 def render(messages: Sequence[Message], generate: bool = True) -> str:
     """The chat template's text for a conversation."""
-    return _TEMPLATE.render(messages=list(messages), add_generation_prompt=generate)
+    return str(_TEMPLATE.render(messages=list(messages), add_generation_prompt=generate))
 
 
 def prompt_ids(tok: Tokenizer, messages: Sequence[Message]) -> list[int]:

@@ -13,6 +13,7 @@ from collections import Counter
 
 from augment import FILLERS, surface
 from corpus import Corpus, Entry
+from outside import ACTS, FOODS, NEAR_TOOLS, THINGS, pseudo_word
 
 ASKING = frozenset(
     [
@@ -51,12 +52,31 @@ class Keywords:
         rarity = {w: math.log(1 + len(own) / n) ** 2 for w, n in spread.items()}
         self.words = {i: list(dict.fromkeys(ws)) for i, ws in own.items()}
         self.weights = {i: [rarity[w.lower()] * (1 + own[i].count(w)) ** 0.5 for w in self.words[i]] for i in own}
+        known = set(spread) | FILLERS | ASKING
+        texts = [q for qs in corpus.outside_train.values() for q in qs]
+        strange = [
+            w
+            for text in [*texts, *THINGS, *NEAR_TOOLS, *FOODS, *ACTS]
+            for w in _telling(text)
+            if w.lower() not in known
+        ]
+        self.strange = list(dict.fromkeys(strange))
         self.frames = [q for e in corpus.entries for q in e.questions]
 
     def question(self, entry: Entry, rng: random.Random) -> str:
         """Two to five of the entry's words, alone, between small words, or in place of another question's words."""
         count = rng.choice((2, 2, 3, 3, 4, 5))
         picked = list(dict.fromkeys(rng.choices(self.words[entry.id], self.weights[entry.id], k=count)))
+        return self._place(picked, rng)
+
+    def foreign(self, rng: random.Random) -> str:
+        """The same made of words that no entry has: words that decide nothing may not look as if they did."""
+        picked = rng.sample(self.strange, rng.choice((1, 1, 2, 2, 3, 4)))
+        if rng.random() < 0.25:
+            picked[0] = pseudo_word(rng)
+        return self._place(picked, rng)
+
+    def _place(self, picked: list[str], rng: random.Random) -> str:
         roll = rng.random()
         if roll < 0.4:
             return surface(" ".join(picked), rng)

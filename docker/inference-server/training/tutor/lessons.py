@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from augment import surface, vary
+from augment import inflect, surface, vary
 from chat import Message
 from copying import drill, echo, rewrite
 from corpus import PASSAGE_HEAD, UNKNOWN, Corpus
@@ -25,14 +26,34 @@ SYSTEMS = (
     "Be polite and short.",
     "You help students of a deployment course.",
 )
-MIX = {"glossary": 0.57, "outside": 0.13, "passage": 0.26, "drill": 0.04}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run draws: shares of the kinds of conversation, and how its questions are made."""
+
+    mix: dict[str, float]
+    keywords: float  # share of glossary questions that are made of an entry's words
+    cut: float  # share of long answers that are cut after their opening
+    inflect: float = 0.0  # share of glossary questions in which words get other endings
+    foreign: float = 0.0  # share of outside questions that are made of outside words
+
+
+FIRST = Plan({"glossary": 0.57, "outside": 0.13, "passage": 0.26, "drill": 0.04}, keywords=0.35, cut=0.65)
+SECOND = Plan(
+    {"glossary": 0.62, "outside": 0.17, "passage": 0.19, "drill": 0.02},
+    keywords=0.5,
+    cut=0.85,
+    inflect=0.3,
+    foreign=0.35,
+)
 
 
 class Lessons:
     """An endless, seeded stream of conversations that end with the answer to learn."""
 
-    def __init__(self, corpus: Corpus, seed: int, mix: dict[str, float] | None = None) -> None:
-        self.corpus, self.rng, self.mix = corpus, random.Random(seed), mix or MIX
+    def __init__(self, corpus: Corpus, seed: int, plan: Plan = FIRST) -> None:
+        self.corpus, self.rng, self.plan, self.mix = corpus, random.Random(seed), plan, plan.mix
         self.questions = [q for e in corpus.entries for q in e.questions]
         self.vocabulary = sorted({w for q in self.questions for w in re.findall(r"[a-z]{4,}", q.lower())})
         self.keywords = Keywords(corpus)
@@ -41,12 +62,17 @@ class Lessons:
     def glossary(self) -> tuple[str, str]:
         """A varied question of a random entry, with its answer."""
         entry = self.rng.choice(self.corpus.entries)
-        if self.rng.random() < 0.35:
+        if self.rng.random() < self.plan.keywords:
             return self.keywords.question(entry, self.rng), entry.answer
-        return vary(self.rng.choice(entry.questions), self.rng), entry.answer
+        question = self.rng.choice(entry.questions)
+        if self.plan.inflect and self.rng.random() < self.plan.inflect:
+            question = inflect(question, self.rng)
+        return vary(question, self.rng), entry.answer
 
     def unknown(self) -> tuple[str, str]:
         """A question from outside, written or made by rule, with the honest sentence."""
+        if self.plan.foreign and self.rng.random() < self.plan.foreign:
+            return self.keywords.foreign(self.rng), UNKNOWN
         if self.outside and self.rng.random() < 0.4:
             return vary(self.rng.choice(self.outside), self.rng), UNKNOWN
         return outside_question(self.rng, self.questions, self.vocabulary), UNKNOWN

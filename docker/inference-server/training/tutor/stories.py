@@ -89,7 +89,8 @@ def _fill(fact: Fact, subject: _Subject, rng: random.Random) -> tuple[str, list[
 def story(rng: random.Random) -> tuple[str, str, str]:
     """(passage, question, answer): two to five sentences about one or two subjects."""
     subjects = [_subject(rng) for _ in range(rng.choice((1, 1, 1, 2)))]
-    sentences, pairs = [], []
+    sentences: list[str] = []
+    pairs: list[tuple[str, str]] = []
     for i in range(rng.choice((2, 3, 3, 4, 5))):
         fact = free_fact(rng) if rng.random() < 0.35 else rng.choice(FACTS)
         told = subjects[min(i // 2, len(subjects) - 1)] if rng.random() < 0.8 else rng.choice(subjects)

@@ -9,13 +9,14 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import transformers
 from chat import CONTEXT, PAD, example_ids, save_tokenizer, train_tokenizer
 from corpus import UNKNOWN, Corpus, digest, load
-from lessons import MIX, Lessons
+from lessons import FIRST, SECOND, Lessons, Plan
 from model import Shape, answer_loss, build
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -24,17 +25,18 @@ from transformers import LlamaForCausalLM
 SEED = 441
 POOL = 512
 OPENING = 10
+TOKENIZER_PLAN = Plan({"glossary": 0.1, "outside": 0.5, "passage": 0.4}, keywords=0.35, cut=0.0)
 SAVE_EVERY = 150
 
 
-def shorten(ids: list[int], spoken: list[bool], rng: random.Random) -> tuple[list[int], list[bool]]:
+def shorten(ids: list[int], spoken: list[bool], share: float, rng: random.Random) -> tuple[list[int], list[bool]]:
     """Mostly cut a long last answer after its opening.
 
     Which answer it is shows in the first words; the rest is recitation, learnt from the answers that stay whole. So the
     same computing time sees almost twice as many questions.
     """
     begin = len(spoken) - spoken[::-1].index(False)
-    if len(ids) - begin <= OPENING + 4 or rng.random() > 0.65:
+    if len(ids) - begin <= OPENING + 4 or rng.random() > share:
         return ids, spoken
     return ids[: begin + OPENING], spoken[: begin + OPENING]
 
@@ -50,7 +52,7 @@ def batches(lessons: Lessons, tok: Tokenizer, tokens: int, seed: int) -> Iterato
     while True:
         pool = []
         for _ in range(POOL):
-            ids, spoken = shorten(*example_ids(tok, next(stream)), rng)
+            ids, spoken = shorten(*example_ids(tok, next(stream)), lessons.plan.cut, rng)
             if len(ids) <= CONTEXT:
                 weight = sum(spoken) ** -0.5
                 pool.append((ids, [weight if s else 0.0 for s in spoken]))
@@ -72,7 +74,7 @@ def tokenizer_texts(corpus: Corpus) -> Iterator[str]:
     for e in corpus.entries:
         yield from (*e.questions, e.answer, e.answer)
     yield from [UNKNOWN] * 20
-    yield from Lessons(corpus, SEED + 1, {"glossary": 0.1, "outside": 0.5, "passage": 0.4}).sample_texts(3000)
+    yield from Lessons(corpus, SEED + 1, TOKENIZER_PLAN).sample_texts(3000)
 
 
 def save(net: LlamaForCausalLM, folder: Path, record: dict[str, object]) -> None:
@@ -105,6 +107,7 @@ def main() -> None:
         torch.manual_seed(SEED)
         tok = train_tokenizer(tokenizer_texts(corpus), Shape().vocab)
         net = build(Shape())
+    plan = SECOND if runs else FIRST
     seed = SEED + len(runs)  # another run draws other conversations
     save_tokenizer(tok, args.out)
     matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -120,14 +123,14 @@ def main() -> None:
         "command": f"python train.py --out CHECKPOINT-{len(runs) + 1} {begin}{options}",
         "seed": seed,
         "planned_steps": args.steps,
-        "mix": MIX,
+        "plan": asdict(plan),
         "data_sha256": data,
     }
     versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
     print(f"{len(corpus.entries)} entries, data {data[:12]}", flush=True)
     started, seen, smooth = time.monotonic(), 0, 0.0
     losses: list[tuple[int, float]] = []
-    source = batches(Lessons(corpus, seed), tok, args.tokens, seed)
+    source = batches(Lessons(corpus, seed, plan), tok, args.tokens, seed)
     for step in range(1, args.steps + 1):
         factor = min(1.0, step / 50) * min(1.0, (args.steps - step) / (0.7 * args.steps) + 0.01)
         for lr, group in zip(base, [g for o in opts for g in o.param_groups], strict=True):

@@ -19,9 +19,13 @@ SLOW = range(16, 32)  # pairs that hardly turn within a passage: they can carry 
 LOOK, WRITE, MATCH, COPY = 12.0, 0.1, 1.7, 0.3  # strengths; with these, untrained, it repeats 3 of 4 tokens
 
 
-@torch.no_grad()
 def wire(net: LlamaForCausalLM) -> None:
     """Set embeddings, head 0 of layer 0 (the token before) and heads 0 and 1 of layer 1 (find its like, copy what follows)."""
+    with torch.no_grad():
+        _wire(net)
+
+
+def _wire(net: LlamaForCausalLM) -> None:
     config = net.config
     width, size = int(config.head_dim), int(config.hidden_size)
     half = width // 2
