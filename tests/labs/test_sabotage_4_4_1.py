@@ -137,7 +137,7 @@ def test_2_packages_that_do_not_fit_each_other(sabotage: Any) -> None:
 
 
 def test_3_a_compiler_in_the_final_image(sabotage: Any) -> None:
-    sabotage(in_dockerfile("COPY models /app/models", "COPY models /app/models\nRUN cp /bin/true /usr/local/bin/gcc"))
+    sabotage(in_dockerfile("USER 10001", "RUN cp /bin/true /usr/local/bin/gcc\nUSER 10001"))
     require_failed("4.4.1.3", "a compiler: /usr/local/bin/gcc", **_named())
 
 
