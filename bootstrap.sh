@@ -8,7 +8,10 @@ say() { printf '%s\n' "$*" >&2; }
 stop() { say "course: $*"; exit 1; }
 
 installed=.venv/.installed-requirements.txt
-if [ -x .venv/bin/course ] && cmp -s requirements.txt "$installed" && cmp -s pyproject.toml .venv/.installed-pyproject.toml; then
+# A clone that was moved or renamed has scripts that start another folder's Python: the stamp names the folder, too.
+here=$(pwd -P)/.venv
+made_here() { [ "$(cat .venv/.installed-at 2>/dev/null || true)" = "$here" ]; }
+if made_here && [ -x .venv/bin/course ] && cmp -s requirements.txt "$installed" && cmp -s pyproject.toml .venv/.installed-pyproject.toml; then
     exit 0
 fi
 
@@ -46,12 +49,15 @@ apt_venv() {
         command -v sudo >/dev/null 2>&1 || return 1
         sudo=sudo
     fi
-    if [ "${YES:-}" != 1 ] && [ "${CI:-}" != true ] && [ -t 0 ]; then
+    if [ "${YES:-}" = 1 ] || [ "${CI:-}" = true ] || { [ "$(id -u)" = 0 ] && [ ! -t 0 ]; }; then
+        say "course: installing python3 and python3-venv with apt-get"
+    elif [ -t 0 ]; then
         printf 'course: Python has neither pip nor venv here. Install the packages python3 and python3-venv with apt-get? [y/N] ' >&2
         read -r answer
         case "$answer" in y | Y | yes) ;; *) return 1 ;; esac
     else
-        say "course: installing python3 and python3-venv with apt-get"
+        say "course: Python has neither pip nor venv here; run this in a terminal, where it can ask, or with YES=1"
+        return 1
     fi
     $sudo apt-get update -qq >>"$pip_log" 2>&1 || true
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 python3-venv >>"$pip_log" 2>&1
@@ -65,11 +71,13 @@ if ! find_uv; then
 fi
 
 say "course: making .venv from requirements.txt"
-if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
-    "$uv" venv --quiet --clear --python '>=3.11,<3.14' .venv ||
+if ! made_here || [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    rm -rf .venv # uv's own --clear is newer than many a uv
+    "$uv" venv --quiet --python '>=3.11,<3.14' .venv ||
         stop "no Python 3.11, 3.12 or 3.13 on this machine, and none could be downloaded. Install one (Ubuntu 24.04 and Debian 12 or later: the package python3; macOS: brew install python@3.13) and run the same command again."
 fi
 rm -f "$installed"
+printf '%s\n' "$here" >.venv/.installed-at
 "$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements.txt ||
     stop "the packages of requirements.txt could not be installed (uv says why, above). Behind a proxy, set HTTPS_PROXY; behind a TLS-inspecting company network, set SSL_CERT_FILE to its CA file. Then run the same command again."
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .

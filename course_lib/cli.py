@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,16 +57,27 @@ def setup() -> None:
     """
     from course_lib import images
     from course_lib.host import setup as host_setup
-    from course_lib.images import registry
+    from course_lib.images import buildkit, registry
 
     _show_commands()
+    said: set[str] = set()
+
+    def watch(steps: list[buildkit.BuildStep]) -> None:
+        """A build takes minutes: each instruction is named once, when it begins."""
+        for step in steps:
+            if step.name not in said:
+                said.add(step.name)
+                notes.print(f"[dim]  {escape(step.name)}[/dim]", highlight=False, soft_wrap=True)
+
+    buildkit.watcher.set(watch)
     found = host_setup.ready()
     console.print(f"Docker Engine {found.version}")
     # Not only what is missing: all layers that the labs build, so that their builds come from the cache.
-    console.print(images.build_inference_image().reference)
+    image = images.build_inference_image().reference
     images.build_builder_stage()
     images.build_naive_image()
-    console.print(registry.ensure_image())
+    console.print(f"registry {registry.ensure_image()}", highlight=False)
+    print(image)  # the last line, and nothing but the name, for scripts
 
 
 @app.command()
@@ -75,16 +87,19 @@ def run(
         typer.Argument(help="Lab ids (4.4.1) or notebooks (work/lab-4.4.1-….ipynb); none means all labs."),
     ] = None,
     solutions: Annotated[bool, typer.Option(help="Run the solutions; fail for exercises that don't pass.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the notebooks; repeatable.")
+    ] = None,
 ) -> None:
     """Executes labs from top to bottom against the real engine and writes reports/latest/index.html.
 
     Ends with 0 when nothing failed, 1 when something did, 2 when a requested lab was not run.
 
-    Example: `course run 4.4.1`
+    Example: `course run 4.4.1 --set load_requests=50`
     """
     from course_lib.runner import run as runner
 
-    found = runner.run(labs or [], solutions=solutions)
+    found = runner.run(labs or [], solutions=solutions, parameters=_parameters(set_ or []))
     for result in found.labs:
         steps = sum(step["status"] == "passed" for step in result.steps)
         console.print(f"lab {result.lab.id}: {result.status}, {steps} of {len(result.steps)} steps", highlight=False)
@@ -96,6 +111,17 @@ def run(
         console.print(f"left behind: {row.kind} {row.name}", style="red")
     console.print("report: reports/latest/index.html", highlight=False)
     raise typer.Exit(found.exit_status)
+
+
+def _parameters(given: list[str]) -> dict[str, int | str]:
+    """NAME=VALUE pairs; whole numbers as such."""
+    found: dict[str, int | str] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name.isidentifier():
+            raise CourseError(f"--set {one} is not NAME=VALUE", do="Write it as in --set load_requests=50.")
+        found[name] = int(value) if re.fullmatch(r"-?\d+", value) else value
+    return found
 
 
 @app.command()
@@ -111,6 +137,7 @@ def lab(
 
     for said in workspace.prepare():
         console.print(said, highlight=False)
+    port = jupyter.free_port(port)
     if tunnel := jupyter.tunnel(port, os.environ):
         console.print(f"You came by SSH. On your own machine: {tunnel}", highlight=False)
     command = jupyter.command(port, browser=browser and not tunnel)

@@ -121,14 +121,14 @@ def _own_tags(ids: list[str]) -> list[str]:
 
 
 def of_living_session(kind: str, name: str) -> bool:
-    """Whether the session that an object's label names still runs."""
+    """Whether the session that an object's label names still runs; one that can't be read counts as running."""
     labels = ".Labels" if kind in ("network", "volume") else ".Config.Labels"
     wanted = f'{{{{index {labels} "{label_prefix(kind)}.session"}}}}'
     asked = shell.run(["docker", kind, "inspect", f"--format={wanted}", name], show=False, check=False)
     try:
         return Session.parse(asked.output).alive
     except ValueError:
-        return False
+        return bool(asked.output)  # written by another version of the course: not ours to judge
 
 
 def dispose(kind: str, name: str) -> bool:

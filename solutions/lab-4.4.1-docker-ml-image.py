@@ -13,7 +13,7 @@
 # a library that is missing. A **container image** ends that. It is the meal *and* the kitchen in one sealed box: the model,
 # its libraries and the system under them travel together, and whoever opens the box gets the same dish.
 #
-# In about two hours you will
+# In two to three hours (skip what you know) you will
 #
 # 1. build an image for an inference server, in two stages,
 # 2. read back from the Docker engine what is really in it,
@@ -24,7 +24,8 @@
 # and then write a Dockerfile of your own. All seven labs deploy the image you build here.
 #
 # Everything in this notebook happens for real: cells start containers on your Docker engine, and each grey line that begins
-# with `$` is the exact command that ran. You can paste any of them into a terminal. What the notebook starts is removed when
+# with `$` is the exact command that ran. Most can be pasted into a terminal in the course's folder;
+# those with a `/tmp` folder worked on a copy that is gone. What the notebook starts is removed when
 # its kernel ends, however it ends.
 #
 # **How to work with it.** Run the cells from top to bottom with Shift+Enter. The *steps* run as they are. The *exercises*
@@ -38,15 +39,28 @@ from course_lib.exercises import lab_4_4_1 as exercises
 lab.begin("4.4.1")
 
 # %% [markdown]
-# The next cell holds the only number you may want to change: how many requests the load test of step 6 sends.
+# A setting of step 6: how many requests its load test sends. Leave it for now.
 
 # %% tags=["parameters"]
 load_requests = 300
 
 # %% [markdown]
+# Some words before we start:
+#
+# | word | meaning |
+# |---|---|
+# | image | files and a few settings, stacked in layers; it does not change and does not run |
+# | layer | the files that one instruction added, changed or removed |
+# | container | a running process that sees an image as its disk; many can run from one image |
+# | Dockerfile | the recipe of an image: `FROM` a base, `COPY` files in, `RUN` a command, `ENV` sets a variable, `USER` says as whom, `CMD` what starts |
+# | build context | the folder that `COPY` reads from |
+# | stage | a part of a Dockerfile that begins with `FROM`; `ARG` above the first one can be used in every `FROM` |
+# | registry | a server that images are pushed to and pulled from |
+
+# %% [markdown]
 # ## 1 · A Dockerfile that extends its base
 #
-# Nobody builds an image from nothing. A Dockerfile's first instruction, `FROM`, names the image to stand on, and that choice
+# Nobody builds an image from nothing. A Dockerfile's `FROM` names the image to stand on (only `ARG` may come before it), and that choice
 # decides most of what follows: how large the result is, which CUDA it has, how often it needs a security update.
 #
 # | base | choose it when |
@@ -121,7 +135,7 @@ lab.check("layer-order")
 # `pip install fastapi` gives you today's FastAPI. Tomorrow's build gives you tomorrow's. A **lock file** names each package
 # with its version *and the hash of the file*, so the image you build next month is the one you tested.
 #
-# Here are the first packages of our lock. Each has a hash a platform, because one lock serves your laptop and an arm64
+# Here are the first packages of our lock. Each has one hash per platform, because one lock serves your laptop and an arm64
 # DGX Spark alike.
 
 # %%

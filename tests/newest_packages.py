@@ -1,7 +1,7 @@
 """Runs the tests with today's newest packages; when they fail, finds the package that broke them.
 
 Not a test of pytest's: the workflow `newest packages` runs it once a week. It upgrades everything; if the tests then
-fail, it goes back to the lock and upgrades one direct requirement after the other until one alone makes them fail.
+fail, it halves the changed packages again and again, those of the lock held back, until it has the fewest that break them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -41,13 +41,41 @@ def resolve(*upgrade: str) -> str:
         "--generate-hashes",
         "--python-version=3.11",
     ]
-    subprocess.run([*command, "--no-header", "--quiet", *how, "-o", str(LOCK)], cwd=ROOT, check=True)
+    done = subprocess.run(
+        [*command, "--no-header", "--quiet", *how, "-o", str(LOCK)], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())
+        raise CanNotBeHad(f"{', '.join(upgrade) or 'everything'} in its newest version can't be resolved: {said}")
     return LOCK.read_text()
 
 
+class CanNotBeHad(Exception):
+    """No set of versions fits, or one can't be installed; its text says which."""
+
+
 def passes() -> bool:
-    subprocess.run([str(ROOT / "bootstrap.sh")], check=True)
+    """Whether the tests pass with what the lock says now."""
+    if subprocess.run([str(ROOT / "bootstrap.sh")], check=False).returncode != 0:
+        raise CanNotBeHad("the resolved packages can't be installed; bootstrap.sh says why, above")
     return subprocess.run(TESTS, cwd=ROOT, check=False).returncode == 0
+
+
+def fewest(changed: Sequence[str], breaks: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The fewest packages found that break the tests together: about twice log2 of their number of trials for one."""
+    needed: list[str] = []
+    rest = list(changed)
+    while rest and not (needed and breaks(needed)):
+        low, high = 1, len(rest)  # the shortest start of the rest that breaks, together with what is needed anyway
+        while low < high:
+            middle = (low + high) // 2
+            if breaks([*needed, *rest[:middle]]):
+                high = middle
+            else:
+                low = middle + 1
+        needed.append(rest[low - 1])
+        rest = rest[: low - 1]
+    return needed
 
 
 def main() -> int:
@@ -64,16 +92,20 @@ def main() -> int:
         if passes():
             print("everything passes with the newest packages: `make lock` is safe")
             return 0
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-        named = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-        direct = [re.split(r"[\[<>=~! ]", one, maxsplit=1)[0] for one in named]
-        for name in (one for one in direct if one.lower() in changed):
+        if not changed:
+            print("::error::the tests fail with the lock as it is: no newer package is to blame")
+            return 1
+
+        def breaks(upgraded: Sequence[str]) -> bool:
             LOCK.write_text(locked)
-            resolve(name)
-            if not passes():
-                print(f"::error::{name} {changed[name.lower()]} breaks the tests")
-                return 1
-        print("::error::no single package breaks the tests, several together do; the list above says what changed")
+            resolve(*upgraded)
+            return not passes()
+
+        found = fewest(list(changed), breaks)
+        print("::error::these break the tests: " + ", ".join(f"{name} {changed[name]}" for name in found))
+        return 1
+    except CanNotBeHad as why:
+        print(f"::error::{why}")
         return 1
     finally:
         LOCK.write_text(locked)

@@ -124,3 +124,24 @@ def test_a_lock_that_can_not_be_installed_says_so_and_is_tried_again(project: Pa
     assert done.returncode == 1 and "could not be installed" in done.stderr
     lock.write_text(good)
     require_installed(project, bootstrap(project, path))
+
+
+def test_a_clone_that_was_renamed_gets_scripts_of_its_own(project: Path, path: Path) -> None:
+    python_without(path)
+    require_installed(project, bootstrap(project, path))
+    moved = project.rename(project.with_name("renamed"))
+    require_installed(moved, bootstrap(moved, path))
+    assert str(moved) in (moved / ".venv/bin/course").read_text().splitlines()[0]
+
+
+def test_an_ordinary_user_without_a_terminal_is_not_made_to_install_packages(project: Path, path: Path) -> None:
+    called = project / "called"
+    for name in ("apt-get", "sudo"):
+        (path / name).write_text(f'#!/bin/sh\necho "$@" >>"{called}"\nexit 1\n')
+        (path / name).chmod(0o755)
+    (path / "id").unlink()
+    (path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (path / "id").chmod(0o755)
+    done = bootstrap(project, path)
+    assert done.returncode == 1 and "YES=1" in done.stderr and not called.exists()
+    assert bootstrap(project, path, YES="1").returncode == 1 and "apt-get update" in called.read_text()

@@ -14,6 +14,10 @@ WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yml"))
 BIN = Path(sys.executable).parent
 
 
+def test_the_workflows_are_there() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["newest", "nightly", "test"]
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
 def test_a_workflow_follows_the_schema(path: Path) -> None:
     command = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", str(path)]

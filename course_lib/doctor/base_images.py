@@ -46,11 +46,14 @@ def judge(here: str, images: Images, debian: bool) -> Finding:
 
 
 def examine(machine: Machine) -> list[Finding]:
-    from course_lib.images import pins
+    from course_lib.images import bases, pins
 
-    pinned = [pin.reference for name, pin in pins.load().items() if name.startswith("python-")]
+    wanted = [pin for name, pin in pins.load().items() if name.startswith("python-")]
     command = ["docker", "image", "ls", "--format={{.Repository}}:{{.Tag}}"]
     listed = shell.run(command, show=False, timeout=5).output.splitlines()
+    # A pull by digest makes no tag to be listed: each is asked for by its full name.
+    pinned = [bases.at_hand(pin) or pin.pinned for pin in wanted]
+    listed += [reference for reference in pinned if bases.present(reference)]
     return [judge(origin(listed, pinned), settings().images, Path("/etc/debian_version").exists())]
 
 

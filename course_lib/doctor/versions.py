@@ -12,8 +12,8 @@ from course_lib.doctor.finding import Finding, error, ok
 from course_lib.doctor.machine import Machine
 from course_lib.host import packages
 
-#: BuildKit is the default builder from here on.
-MINIMUM_ENGINE = Version("23.0")
+#: HEALTHCHECK --start-interval is followed from here on (BuildKit is the default builder since 23.0).
+MINIMUM_ENGINE = Version("25.0")
 #: Progress and provenance as the labs read them.
 MINIMUM_BUILDX = Version("0.12")
 #: `--wait`, `include` and the merged configuration as JSON.
@@ -45,7 +45,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
         if parse(machine.engine.version) < MINIMUM_ENGINE:
             yield error(
                 f"Docker Engine {machine.engine.version} is older than {MINIMUM_ENGINE}",
-                "Update it: docker.io of Ubuntu 22.04 or Debian 13 and later, Docker's own packages and Docker Desktop are new enough.",
+                "Update it: docker.io of Ubuntu 22.04 (with its updates) or Debian 13 and later, Docker's own packages and Docker Desktop are new enough.",
             )
         else:
             fit.append(f"Engine {machine.engine.version}")

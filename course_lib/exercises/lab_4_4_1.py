@@ -183,7 +183,7 @@ def _require_not_root(service: ticket_router.TicketRouter) -> int:
     "Find the token that was deleted",
     hints=(
         "An image is a stack of archives. Deleting a file in a layer puts a note above it: not there any more. The archive below keeps it.",
-        "`images.layer_files(leaky)` gives, for each layer, its instruction and the small files in it. (In a terminal: `docker image save`, then tar.)",
+        "`images.layer_files(leaky)` gives, for each layer, its instruction and the small files in it: loop over it and print the instructions and a few names, not everything. (In a terminal: `docker image save`, then tar.)",
         "`COPY . .` took everything along, /srv/.env too: look in that layer. The answer is what stands after ROUTER_TOKEN=.",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ _RECIPE = CHECKOUT / "docker" / "base" / "Dockerfile"
 _NO_MANUALS = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")]
 #: What a Python suite of a distribution has; others build from their own release.
 _DEBIAN_SUITE = "trixie"
-_REMEMBER_FOR = 24 * 3600
+#: Seconds: a registry that answered will answer tomorrow; one that did not may do so when the network is back.
+_REMEMBER: dict[Source, float] = {"registry": 24 * 3600, "debian": 300}
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,56 @@ def present(reference: str) -> bool:
 
 
 def source() -> tuple[Source, str]:
-    """Where bases come from on this machine, and why."""
+    """Where bases come from on this machine, and why.
+
+    Raises:
+        CourseError: no registry answers, and this system has no packages to build them from.
+    """
     wanted = settings().images
     if wanted != "auto":
         return wanted, f"IMAGES={wanted}"
-    reference = pins.load()["python-slim"].reference
-    if present(reference):
-        return "registry", f"{reference} is already here"
+    pin = pins.load()["python-slim"]
+    if at_hand(pin):
+        return "registry", f"{pin.reference} is already here"
+    if suite := _built_suite():
+        return "debian", f"those built from {suite}'s packages are already here"
     remembered = settings().state_dir / "image-source.json"
-    if remembered.exists() and time.time() - remembered.stat().st_mtime < _REMEMBER_FOR:
-        said = json.loads(remembered.read_text())
-        return said["source"], said["why"]
+    if known := _remembered(remembered):
+        return known
     try:
-        pins.resolve(reference, timeout=5)
-        found: tuple[Source, str] = ("registry", f"a registry answered for {reference}")
-    except CourseError:
+        pins.resolve(pin.reference, timeout=5)
+        found: tuple[Source, str] = ("registry", f"a registry answered for {pin.reference}")
+    except CourseError as error:
+        if not _has_packages():
+            raise CourseError(
+                f"no image registry gave {pin.reference} within 5 s, and this system has no packages to build it from",
+                why=error.why,
+                do="Check the network and that Docker runs, or run `course images load ARCHIVE` with one that `course images save` wrote.",
+            ) from None
         found = ("debian", "no image registry answered within 5 s, so they are built from packages")
     remembered.write_text(json.dumps({"source": found[0], "why": found[1]}))
     return found
+
+
+def _remembered(file: Path) -> tuple[Source, str] | None:
+    """The last answer, while it is fresh; a file that can't be read is none."""
+    try:
+        age, said = time.time() - file.stat().st_mtime, json.loads(file.read_text())
+        where, why = said["source"], str(said["why"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if where not in _REMEMBER or age > _REMEMBER[where] or (where == "debian" and not _has_packages()):
+        return None
+    return where, why
+
+
+def _has_packages() -> bool:
+    return Path("/etc/debian_version").exists()
+
+
+def at_hand(pin: pins.Pin) -> str:
+    """The reference under which a registry's image is on this engine: pulled, or loaded from an archive; else empty."""
+    return next((reference for reference in (pin.pinned, pin.carried) if present(reference)), "")
 
 
 def ensure() -> Bases:
@@ -75,10 +109,9 @@ def ensure() -> Bases:
         table = pins.load()
         runtime, builder = (pull(table[name]) for name in ("python-slim", "python-full"))
         return Bases(runtime, builder, where, why)
-    suite = _suite()
-    mark = hashlib.sha256(_RECIPE.read_bytes() + " ".join([suite, *_NO_MANUALS]).encode()).hexdigest()[:12]
-    os_image = f"course-base/{suite}:{mark}"
-    runtime, builder = f"course-base/python-slim:{suite}-{mark}", f"course-base/python-full:{suite}-{mark}"
+    suite = _built_suite() or _suite()
+    mark = _mark(suite)
+    os_image, runtime, builder = _names(suite)
     if not present(os_image) and not (present(runtime) and present(builder)):
         _bootstrap(suite, os_image)
     for reference, target in ((runtime, "slim"), (builder, "full")):
@@ -96,10 +129,35 @@ def ensure() -> Bases:
     return Bases(runtime, builder, where, why, os_image)
 
 
+def _mark(suite: str) -> str:
+    """What tells a recipe's images from those of an earlier one."""
+    return hashlib.sha256(_RECIPE.read_bytes() + " ".join([suite, *_NO_MANUALS]).encode()).hexdigest()[:12]
+
+
+def _names(suite: str) -> tuple[str, str, str]:
+    """The system, slim Python and full Python that this recipe makes of a suite."""
+    mark = _mark(suite)
+    python = (f"course-base/python-{target}:{suite}-{mark}" for target in ("slim", "full"))
+    return (f"course-base/{suite}:{mark}", *python)  # type: ignore[return-value]  # three, as annotated
+
+
+def _built_suite() -> str:
+    """The suite whose finished bases are here and of this recipe, this machine's own first; an archive may bring another."""
+    listed = shell.run(
+        ["docker", "image", "ls", "--format={{.Tag}}", "course-base/python-slim"], show=False, check=False, timeout=20
+    )
+    suites = [
+        suite for tag in listed.output.split() if (suite := tag.rpartition("-")[0]) and tag.endswith(_mark(suite))
+    ]
+    whole = [suite for suite in suites if present(_names(suite)[2])]
+    return _suite() if _suite() in whole else next(iter(whole), "")
+
+
 def _retire_older(mark: str) -> None:
     """Takes away what this checkout built from an earlier recipe."""
     for row in ledger.rows(lifetime="kept", checkout=CHECKOUT):
-        if row.kind == "image" and row.name.startswith("course-base/") and not row.name.endswith(mark):
+        built = row.kind == "image" and row.name.startswith("course-base/") and ":pinned-" not in row.name
+        if built and not row.name.endswith(mark):
             shell.run(["docker", "image", "rm", row.name], show=False, check=False)
             ledger.strike("image", row.name)
 
@@ -115,7 +173,7 @@ def ensure_for_profile() -> Bases:
     pin = pins.load()["ngc-pytorch"]
     if settings().ngc_base:
         pin = replace(pin, reference=settings().ngc_base, digest="")
-    if not present(pin.pinned):
+    if not at_hand(pin):
         shell.announce(f"# PROFILE=gpu: about 10 GB of {pin.reference} will be downloaded, 20 GB unpacked")
     reference = pull(pin)
     return Bases(reference, reference, "registry", "PROFILE=gpu stands on NVIDIA NGC's PyTorch image")
@@ -144,13 +202,19 @@ def _megabytes(reference: str) -> str:
 
 def pull(pin: pins.Pin) -> str:
     """Makes sure that an image of a registry is here (*kept*), and returns its reference."""
-    if not present(pin.pinned):
-        ledger.write_down("image", pin.pinned, "kept")
+    if here := at_hand(pin):
+        return here
+    ledger.write_down("image", pin.pinned, "kept")
+    try:
         shell.run(
             ["docker", "pull", "--quiet", pin.pinned],
             timeout=1800,
-            do="Without a registry, run with IMAGES=debian: the bases are then built from packages.",
+            do="Without a registry, run with IMAGES=debian (Debian and Ubuntu: built from packages), or `course images load ARCHIVE`.",
         )
+    except BaseException:
+        if not present(pin.pinned):
+            ledger.strike("image", pin.pinned)
+        raise
     return pin.pinned
 
 
@@ -161,7 +225,7 @@ def _suite() -> str:
 
 def _bootstrap(suite: str, reference: str) -> None:
     """A minimal system from the distribution's packages, imported as an image (a quarter of a minute)."""
-    if not Path("/etc/debian_version").exists():
+    if not _has_packages():
         raise CourseError(
             "base images can be built from packages on Debian and Ubuntu only",
             do="Let an image registry answer (IMAGES=registry), or run `course images load ARCHIVE` with one that `course images save` wrote on a Linux machine.",
@@ -174,6 +238,9 @@ def _bootstrap(suite: str, reference: str) -> None:
     ]
     components = "main,universe" if packages.os_release().get("ID") == "ubuntu" else "main"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--components={components}", *_NO_MANUALS, suite, "-"]
+    if os.geteuid() != 0:  # its files belong to root and to system users
+        shell.announce("# mmdebstrap makes a system's files, which takes root: sudo may ask for your password")
+        command = ["sudo", *command]
     try:
         shell.pipe(command, ["docker", "import", "--change", 'CMD ["/bin/bash"]', *marks, "-", reference])
     except shell.CommandError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from course_lib import ledger, reaper, shell
 from course_lib.errors import CourseError
 from course_lib.images.engine_client import client
 from course_lib.lab.steps import record
+from course_lib.settings import settings
 
 
 @dataclass(frozen=True)
@@ -105,27 +107,48 @@ def extends(reference: str, base: str) -> None:
 
 
 @contextmanager
-def _unpacked(reference: str) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`docker image save`, unpacked: the folder, the layers' archives and the instructions that made them, in order."""
+def unpacked(reference: str) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`docker image save`, unpacked: the folder, the layers' archives and the instructions that made them, in order.
+
+    Raises:
+        CourseError: no such image, or the disk is full.
+    """
     attributes(reference)
-    with tempfile.TemporaryDirectory(prefix="course-image-") as held:
-        archive = Path(held, "image.tar")
+    held = settings().state_dir / f"image-{uuid.uuid4().hex}"  # /tmp may be a part of memory
+    ledger.write_down("folder", str(held))
+    try:
+        layers, made_by = _unpack(reference, held)
+        yield held, layers, made_by
+    finally:
+        shutil.rmtree(held, ignore_errors=True)
+        ledger.strike("folder", str(held))
+
+
+def _unpack(reference: str, held: Path) -> tuple[list[str], list[str]]:
+    try:
+        held.mkdir()
+        archive = held / "image.tar"
         shell.run(["docker", "image", "save", "--output", str(archive), reference], show=False)
         with tarfile.open(archive) as tar:
             tar.extractall(held, filter="data")
         archive.unlink()
-        manifest = json.loads(Path(held, "manifest.json").read_text())[0]
-        config = json.loads(Path(held, manifest["Config"]).read_text())
-        made_by = [_instruction(e.get("created_by", "")) for e in config.get("history", []) if not e.get("empty_layer")]
-        paths = manifest["Layers"]
-        made_by += ["(imported)"] * (len(paths) - len(made_by))
-        yield Path(held), paths, made_by
+    except OSError as error:
+        raise CourseError(
+            f"{reference} could not be unpacked in {held.parent}",
+            why=str(error),
+            do=f"It takes twice the image's size ({size(reference) / 1e6:,.0f} MB) for a moment: make room, or run `course cleanup`.",
+        ) from None
+    manifest = json.loads((held / "manifest.json").read_text())[0]
+    config = json.loads((held / manifest["Config"]).read_text())
+    made_by = [_instruction(e.get("created_by", "")) for e in config.get("history", []) if not e.get("empty_layer")]
+    layers: list[str] = manifest["Layers"]
+    return layers, made_by + ["(imported)"] * (len(layers) - len(made_by))
 
 
 def files(reference: str) -> dict[str, File]:
     """Every file of an image by path, with the instruction that put (or last changed) it there; deleted ones are gone."""
     found: dict[str, File] = {}
-    with _unpacked(reference) as (folder, archives, instructions):
+    with unpacked(reference) as (folder, archives, instructions):
         for number, (archive, instruction) in enumerate(zip(archives, instructions, strict=False)):
             with tarfile.open(folder / archive) as tar:
                 for member in tar:
@@ -144,7 +167,7 @@ def files(reference: str) -> dict[str, File]:
 def layer_files(reference: str) -> list[tuple[str, dict[str, bytes]]]:
     """For each layer its instruction and the small files (up to 64 KiB) in it, deleted-later ones too: a layer forgets nothing."""
     found: list[tuple[str, dict[str, bytes]]] = []
-    with _unpacked(reference) as (folder, archives, instructions):
+    with unpacked(reference) as (folder, archives, instructions):
         for archive, instruction in zip(archives, instructions, strict=False):
             held: dict[str, bytes] = {}
             with tarfile.open(folder / archive) as tar:

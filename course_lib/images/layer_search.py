@@ -44,7 +44,7 @@ def own_layers(reference: str, *, above: str) -> list[OwnLayer]:
     mine, base = (inspection.attributes(name)["RootFS"]["Layers"] for name in (reference, above))
     skipped = len(base) if mine[: len(base)] == base else 0
     found = []
-    with inspection._unpacked(reference) as (folder, archives, instructions):
+    with inspection.unpacked(reference) as (folder, archives, instructions):
         for archive, instruction in list(zip(archives, instructions, strict=False))[skipped:]:
             paths: set[str] = set()
             files: dict[str, bytes] = {}

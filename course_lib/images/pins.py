@@ -33,6 +33,11 @@ class Pin:
         """What to write after FROM: with the digest where it is known."""
         return f"{self.reference}@{self.digest}" if self.digest else self.reference
 
+    @property
+    def carried(self) -> str:
+        """Its name in an archive: `docker save` keeps no name that has a digest."""
+        return f"course-base/{self.name}:pinned-{self.digest[7:19]}" if self.digest else self.reference
+
 
 def load(file: Path = FILE) -> dict[str, Pin]:
     """The pins by name."""

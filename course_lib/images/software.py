@@ -21,13 +21,16 @@ from course_lib.images import inspection
 _LOOK = """
 import json, pathlib
 from importlib import metadata
-found = [["pypi", d.metadata["Name"], d.version] for d in metadata.distributions()]
+found = [["pypi", d.metadata["Name"], d.version, ""] for d in metadata.distributions()]
+release = pathlib.Path("/etc/os-release")
+lines = release.read_text().splitlines() if release.exists() else []
+vendor = next((line[3:].strip("\\"'") for line in lines if line.startswith("ID=")), "debian")
 status = pathlib.Path("/var/lib/dpkg/status")
 if status.exists():
     for paragraph in status.read_text().split("\\n\\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
         if "installed" in fields.get("Status", ""):
-            found.append(["deb", fields["Package"], fields["Version"]])
+            found.append(["deb", fields["Package"], fields["Version"], vendor])
 print(json.dumps(sorted(found)))
 """
 
@@ -40,6 +43,8 @@ class Package:
     """`deb` or `pypi`, as a package URL says it."""
     name: str
     version: str
+    vendor: str = ""
+    """Whose package it is, as its package URL says it: `debian`, `ubuntu`; empty for Python's."""
 
 
 def packages(reference: str) -> list[Package]:
@@ -54,7 +59,7 @@ def write_bill_of_materials(reference: str, path: Path) -> int:
     image = Component(name=reference, type=ComponentType.CONTAINER)
     bom.metadata.component = image
     for one in found:
-        url = PackageURL(one.kind, "debian" if one.kind == "deb" else None, one.name, one.version)
+        url = PackageURL(one.kind, one.vendor or None, one.name, one.version)
         bom.components.add(Component(name=one.name, version=one.version, type=ComponentType.LIBRARY, purl=url))
     bom.register_dependency(image, bom.components)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def plan(wanted: Sequence[str], *, solutions: bool = False) -> list[Planned]:
     """Turns lab ids and notebook paths into notebooks; nothing wanted means every lab.
 
     Raises:
-        CourseError: an unknown lab, or a notebook that is missing, broken or of no lab.
+        CourseError: an unknown lab, one that is asked for twice, or a notebook that is missing, broken or of no lab.
     """
     planned = []
     for one in wanted or list(catalog.LABS):
@@ -42,7 +42,12 @@ def plan(wanted: Sequence[str], *, solutions: bool = False) -> list[Planned]:
                 "solution" if solutions else "untouched",
             )
         )
-    for one_planned in planned:
+    for number, one_planned in enumerate(planned):
+        if any(one_planned.lab.id == other.lab.id for other in planned[:number]):
+            raise CourseError(
+                f"lab {one_planned.lab.id} is asked for twice, and a report has one result for a lab",
+                do="Name it once: by its id, or by your copy's path. For both, run one after the other.",
+            )
         read(one_planned.notebook)
     return planned
 

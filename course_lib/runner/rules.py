@@ -43,20 +43,66 @@ def _of_source(source: str) -> list[str]:
         tree = ast.parse(source)
     except SyntaxError as error:
         return [f"is not Python: {error.msg}"]
-    return [
-        "catches every exception and does not raise one: a failure would look like success"
+    found = [
+        "catches every exception and does not end in a raise: a failure would look like success"
         for node in ast.walk(tree)
-        if isinstance(node, ast.ExceptHandler)
-        and _catches_all(node)
-        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        if isinstance(node, ast.ExceptHandler) and _catches_all(node) and not isinstance(node.body[-1], ast.Raise)
     ]
+    found += [
+        "suppresses every exception: a failure would look like success"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _last_name(node.func) == "suppress" and any(map(_is_broad, node.args))
+    ]
+    return found + _of_evidence(tree)
 
 
 def _catches_all(handler: ast.ExceptHandler) -> bool:
     names = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(
-        name is None or (isinstance(name, ast.Name) and name.id in ("Exception", "BaseException")) for name in names
-    )
+    return any(name is None or _is_broad(name) for name in names)
+
+
+def _is_broad(node: ast.expr) -> bool:
+    return _last_name(node) in ("Exception", "BaseException")
+
+
+def _last_name(node: ast.expr) -> str:
+    """`suppress` of suppress and of contextlib.suppress."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _of_evidence(tree: ast.AST) -> list[str]:
+    """Evidence is what the rooms read: a cell neither records it itself nor reaches behind a room's door."""
+    found, ours = [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            whole = [(one.name, one.asname or one.name.partition(".")[0]) for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            whole = [(f"{node.module}.{one.name}", one.asname or one.name) for one in node.names]
+        else:
+            continue
+        for path, name in whole:
+            if path.partition(".")[0] != "course_lib":
+                continue
+            ours.add(name)
+            if path.startswith(("course_lib.lab.store", "course_lib.lab.steps")) or path == "course_lib.lab.record":
+                found.append(f"imports {path}: only the rooms record evidence")
+            elif any(part.startswith("_") for part in path.split(".")):
+                found.append(f"imports {path}, which is private")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or _root(node) not in ours:
+            continue
+        if node.attr in ("record", "store", "steps") and _last_name(node.value) == "lab":
+            found.append(f"uses lab.{node.attr}: only the rooms record evidence")
+        elif node.attr.startswith("_") and not node.attr.startswith("__"):
+            found.append(f"uses {node.attr}, which is private to its module")
+    return found
+
+
+def _root(node: ast.expr) -> str:
+    """The name that a chain of attributes starts with; empty where it starts with a call or a literal."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _of_cell(cell: nbformat.NotebookNode) -> list[str]:

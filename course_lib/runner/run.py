@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from course_lib import ledger, reaper, waits
@@ -16,12 +16,15 @@ from course_lib.runner import execute, lock, plan, progress, report, rules
 from course_lib.settings import CHECKOUT, settings
 
 
-def run(wanted: Sequence[str], *, solutions: bool = False) -> report.Report:
+def run(
+    wanted: Sequence[str], *, solutions: bool = False, parameters: Mapping[str, int | str] | None = None
+) -> report.Report:
     """Executes labs against the real engine and writes reports/latest/.
 
     Args:
         wanted: lab ids or notebooks; empty for all labs.
         solutions: run solutions/ and fail for exercises that their answers don't pass.
+        parameters: of the notebooks, in place of their own.
 
     Raises:
         CourseError: the run can't begin. Once it has begun, whatever happens is in the report.
@@ -40,7 +43,7 @@ def run(wanted: Sequence[str], *, solutions: bool = False) -> report.Report:
             found.host = report.host()  # only now is there an engine to be named
             with progress.RunProgress([p.lab.id for p in planned]) as shown:
                 for one in planned:
-                    _run_one(one, found, folder, run_id, shown, begun, solutions)
+                    _run_one(one, found, folder, run_id, shown, begun, solutions, parameters or {})
         except CourseError as error:
             found.problem = str(error)
         except KeyboardInterrupt:
@@ -60,6 +63,7 @@ def _run_one(
     shown: progress.RunProgress,
     begun: float,
     solutions: bool,
+    parameters: Mapping[str, int | str],
 ) -> None:
     name = f"{one.kind} lab {one.lab.id}"
     environment = {"COURSE_RUN_ID": run_id, "COURSE_STATE_DIR": str(settings().state_dir)}
@@ -74,7 +78,7 @@ def _run_one(
             one.notebook,
             folder / one.lab.notebook,
             environment=environment,
-            parameters={},
+            parameters=parameters,
             on_cell=lambda number, total, label: shown.cell(number, total, label, name),
         )
     finally:

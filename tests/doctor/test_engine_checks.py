@@ -78,7 +78,7 @@ def test_a_missing_plugin_is_an_error_also_without_an_engine() -> None:
 def test_an_old_engine_is_an_error(engine_double: StartDouble) -> None:
     engine_double(ServerVersion="20.10.24+dfsg1")
     found = list(versions.examine(machine.look(None)))
-    assert found[0].severity == "error" and "20.10.24+dfsg1 is older than 23.0" in found[0].message
+    assert found[0].severity == "error" and "20.10.24+dfsg1 is older than 25.0" in found[0].message
 
 
 def test_the_two_image_stores_are_told_apart(engine_double: StartDouble) -> None:

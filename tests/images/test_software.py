@@ -28,5 +28,5 @@ def test_the_bill_is_cyclonedx_with_package_urls(inference_image: str, tmp_path:
 
 
 def test_without_a_scanner_it_says_so(inference_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     assert software.vulnerabilities(inference_image) == "not scanned: neither trivy nor grype is on this machine"

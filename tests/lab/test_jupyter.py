@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from course_lib.lab import jupyter
 
 
@@ -13,3 +15,14 @@ def test_the_tunnel_is_told_to_who_came_by_ssh() -> None:
 
 def test_it_listens_on_loopback_only() -> None:
     assert "--ServerApp.ip=127.0.0.1" in jupyter.command(8888, browser=False)
+
+
+def test_a_port_that_is_taken_is_passed_over_before_anything_is_said() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = jupyter.free_port(port)
+        assert found > port
+        assert f"--ServerApp.port={found}" in jupyter.command(found, browser=False)
+        assert "--ServerApp.port_retries=0" in jupyter.command(found, browser=False)

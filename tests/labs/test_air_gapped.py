@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,28 @@ SOCKET = Path("/run/course-gap.sock")
 INSIDE = ["nsenter", f"--net=/run/netns/{SPACE}"]
 
 
+_CONNECT = (
+    f"ip netns add {SPACE}",
+    f"ip link add {LINK} type veth peer name eth0 netns {SPACE}",
+    f"ip addr add 10.231.44.1/30 dev {LINK}",
+    f"ip link set {LINK} up",
+    f"ip -n {SPACE} link set lo up",
+    f"ip -n {SPACE} addr add 10.231.44.2/30 dev eth0",
+    f"ip -n {SPACE} link set eth0 up",
+    f"ip -n {SPACE} route add default via 10.231.44.1",
+    "iptables -t nat -A POSTROUTING -s 10.231.44.0/30 -j MASQUERADE",
+    f"iptables -I FORWARD -i {LINK} -j ACCEPT",
+    f"iptables -I FORWARD -o {LINK} -j ACCEPT",
+)
+_DISCONNECT = (
+    f"iptables -D FORWARD -o {LINK} -j ACCEPT",
+    f"iptables -D FORWARD -i {LINK} -j ACCEPT",
+    "iptables -t nat -D POSTROUTING -s 10.231.44.0/30 -j MASQUERADE",
+    f"ip link del {LINK}",
+    f"ip netns del {SPACE}",
+)
+
+
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A second engine in a network namespace of its own, set up and then without any way out."""
@@ -31,60 +54,57 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     if os.geteuid() != 0 or dockerd is None or shutil.which("ip") is None:
         pytest.skip("a network namespace with an engine in it needs root and iproute2")
     folder = tmp_path_factory.mktemp("gap")
-    for line in (
-        f"ip netns add {SPACE}",
-        f"ip link add {LINK} type veth peer name eth0 netns {SPACE}",
-        f"ip addr add 10.231.44.1/30 dev {LINK}",
-        f"ip link set {LINK} up",
-        f"ip -n {SPACE} link set lo up",
-        f"ip -n {SPACE} addr add 10.231.44.2/30 dev eth0",
-        f"ip -n {SPACE} link set eth0 up",
-        f"ip -n {SPACE} route add default via 10.231.44.1",
-        "iptables -t nat -A POSTROUTING -s 10.231.44.0/30 -j MASQUERADE",
-        f"iptables -I FORWARD -i {LINK} -j ACCEPT",
-        f"iptables -I FORWARD -o {LINK} -j ACCEPT",
-    ):
-        shell.run(line.split(), show=False)
-    log = (folder / "dockerd.log").open("w")
+    try:
+        for line in _CONNECT:
+            shell.run(line.split(), show=False)
+        with _engine(dockerd, folder) as env:
+            done = subprocess.run(
+                [*INSIDE, *command("setup")], env=env, cwd=CHECKOUT, capture_output=True, text=True, timeout=900
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            shell.run(["ip", "link", "set", LINK, "down"], show=False)
+            yield env
+    finally:
+        for line in _DISCONNECT:
+            shell.run(line.split(), show=False, check=False)
+        SOCKET.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # gigabytes, which pytest would keep for three runs
+
+
+@contextmanager
+def _engine(dockerd: str, folder: Path) -> Iterator[dict[str, str]]:
+    """The second engine, with the bases and the registry's image of the first; yields the environment that asks it."""
     flags = [
         f"--data-root={folder}/data",
         f"--exec-root={folder}/exec",
         f"--host=unix://{SOCKET}",
         f"--pidfile={folder}/pid",
     ]
-    daemon = subprocess.Popen([*INSIDE, dockerd, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    env = environment(CHECKOUT, DOCKER_HOST=f"unix://{SOCKET}", COURSE_STATE_DIR=str(folder / "state"))
 
     def answers() -> None:
         if not shell.succeeds(["docker", "--host", f"unix://{SOCKET}", "version"]):
             raise waits.NotYet("no answer")
 
-    try:
-        waits.until(
-            answers, what="the second engine", timeout=60, diagnose=lambda: (folder / "dockerd.log").read_text()[-800:]
-        )
-        found = bases.ensure()  # carried over, so that the test need not build them again
-        known = [name for name in (found.os, found.runtime, found.builder, registry.ensure_image()) if name]
-        shell.pipe(["docker", "save", *known], ["docker", "--host", f"unix://{SOCKET}", "load"])
-        done = subprocess.run(
-            [*INSIDE, *command("setup")], env=env, cwd=CHECKOUT, capture_output=True, text=True, timeout=900
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        shell.run(["ip", "link", "set", LINK, "down"], show=False)
-        yield env
-    finally:
-        daemon.terminate()
-        daemon.wait(60)
-        log.close()
-        for line in (
-            f"iptables -D FORWARD -o {LINK} -j ACCEPT",
-            f"iptables -D FORWARD -i {LINK} -j ACCEPT",
-            "iptables -t nat -D POSTROUTING -s 10.231.44.0/30 -j MASQUERADE",
-            f"ip link del {LINK}",
-            f"ip netns del {SPACE}",
-        ):
-            shell.run(line.split(), show=False, check=False)
-        SOCKET.unlink(missing_ok=True)
+    with (folder / "dockerd.log").open("w") as log:
+        daemon = subprocess.Popen([*INSIDE, dockerd, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            waits.until(
+                answers,
+                what="the second engine",
+                timeout=60,
+                diagnose=lambda: (folder / "dockerd.log").read_text()[-800:],
+            )
+            found = bases.ensure()  # carried over, so that the test need not build them again
+            known = [name for name in (found.os, found.runtime, found.builder, registry.ensure_image()) if name]
+            shell.pipe(["docker", "save", *known], ["docker", "--host", f"unix://{SOCKET}", "load"])
+            yield environment(CHECKOUT, DOCKER_HOST=f"unix://{SOCKET}", COURSE_STATE_DIR=str(folder / "state"))
+        finally:
+            daemon.terminate()
+            try:
+                daemon.wait(60)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
 
 
 @pytest.mark.parametrize("lab", [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()])

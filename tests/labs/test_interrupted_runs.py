@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -49,8 +50,10 @@ def in_the_middle(
 
 
 def containers(checkout: Path) -> set[str]:
-    """Containers that are there now, by name."""
-    return set(shell.run(["docker", "ps", "--all", "--format={{.Names}}"], show=False).output.split())
+    """A checkout's containers that are there now, by name; another checkout may be at work beside it."""
+    mine = f"course-{hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:8]}-"
+    names = shell.run(["docker", "ps", "--all", "--format={{.Names}}"], show=False).output.split()
+    return {name for name in names if name.startswith(mine)}
 
 
 def kernels_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:

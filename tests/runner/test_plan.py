@@ -31,3 +31,10 @@ def test_a_missing_or_foreign_notebook_is_refused(tmp_path: Path) -> None:
         plan.plan([str(tmp_path / "lab-4.4.1-docker-ml-image.ipynb")])
     with pytest.raises(CourseError, match="no notebook of a lab"):
         plan.plan([str(tmp_path / "holiday.ipynb")])
+
+
+def test_a_lab_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CourseError, match="asked for twice"):
+        plan.plan(["4.4.1", "4.4.1"])
+    with pytest.raises(CourseError, match="asked for twice"):
+        plan.plan(["4.4.1", str(tmp_path / "lab-4.4.1-docker-ml-image.ipynb")])

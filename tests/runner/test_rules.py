@@ -12,7 +12,7 @@ LAB = catalog.lab("4.4.1")
 
 
 def clean() -> nbformat.NotebookNode:
-    made = nbformat.v4.new_notebook()
+    made: nbformat.NotebookNode = nbformat.v4.new_notebook()
     for step in LAB.steps:
         cell = nbformat.v4.new_code_cell("print(1)", metadata={"tags": [f"step-{step.id}"]}, execution_count=1)
         made.cells.append(cell)
@@ -41,6 +41,16 @@ def test_a_clean_notebook_breaks_nothing() -> None:
         ("try:\n    pass\nexcept:\n    pass", "catches every exception"),
         ("try:\n    pass\nexcept Exception as e:\n    print(e)", "catches every exception"),
         ("try:\n    pass\nexcept (ValueError, BaseException):\n    pass", "catches every exception"),
+        ("try:\n    pass\nexcept Exception:\n    if False:\n        raise", "catches every exception"),
+        ("import contextlib\nwith contextlib.suppress(Exception):\n    1 / 0", "suppresses every exception"),
+        ("from contextlib import suppress\nwith suppress(KeyError, BaseException):\n    1 / 0", "suppresses every"),
+        ("from course_lib import lab\nlab.record('x', 'docker', 'y')", "only the rooms record evidence"),
+        ("from course_lib.lab import steps", "only the rooms record evidence"),
+        ("import course_lib.lab.store as s", "only the rooms record evidence"),
+        ("from course_lib.lab.steps import record", "only the rooms record evidence"),
+        ("from course_lib import lab\nlab.steps.record('x', 'docker', 'y')", "only the rooms record evidence"),
+        ("from course_lib import images\nimages.bases._mark('x')", "private"),
+        ("from course_lib.images.bases import _mark", "private"),
         ("def broken(:", "not Python"),
     ],
 )
@@ -52,7 +62,10 @@ def test_source_that_hides_failures_is_refused(source: str, words: str) -> None:
     "source",
     [
         "try:\n    pass\nexcept Exception:\n    raise",
+        "try:\n    pass\nexcept Exception as e:\n    print(e)\n    raise ValueError from e",
         "try:\n    pass\nexcept ValueError:\n    pass",
+        "import contextlib\nwith contextlib.suppress(FileNotFoundError):\n    pass",
+        "from course_lib import lab\nlab.begin('4.4.1')\nprint(lab.__name__)",
         "x = 'ends in a question?'",
         "print(5 % 3)",
     ],

@@ -1,0 +1,36 @@
+"""Parameters of a run: NAME=VALUE on the command line, in the notebook's own cell when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course_lib import cli
+from course_lib.errors import CourseError
+from course_lib.runner import execute
+
+
+def test_whole_numbers_are_numbers_and_the_rest_is_text() -> None:
+    said = cli._parameters(["load_requests=50", "low=-1", "name=a=b", "empty="])
+    assert said == {"load_requests": 50, "low": -1, "name": "a=b", "empty": ""}
+
+
+@pytest.mark.parametrize("wrong", ["load_requests", "=3", "two words=3"])
+def test_what_is_no_pair_is_refused(wrong: str) -> None:
+    with pytest.raises(CourseError, match="not NAME=VALUE"):
+        cli._parameters([wrong])
+
+
+def test_a_parameter_replaces_the_notebooks_own(tmp_path: Path) -> None:
+    made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+    made.cells = [
+        nbformat.v4.new_code_cell("load_requests = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("print(load_requests * 2)"),
+    ]
+    nbformat.write(made, tmp_path / "in.ipynb")
+    done = execute.execute(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", environment={}, parameters={"load_requests": 50}, on_cell=print
+    )
+    assert not done.error and done.notebook.cells[-1].outputs[0].text == "100\n"
