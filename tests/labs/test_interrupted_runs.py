@@ -49,11 +49,15 @@ def in_the_middle(
         run.wait()
 
 
+def prefix(checkout: Path) -> str:
+    """How the names of a checkout's things begin; another checkout may be at work beside it."""
+    return f"course-{hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:8]}"
+
+
 def containers(checkout: Path) -> set[str]:
-    """A checkout's containers that are there now, by name; another checkout may be at work beside it."""
-    mine = f"course-{hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:8]}-"
+    """A checkout's containers that are there now, by name."""
     names = shell.run(["docker", "ps", "--all", "--format={{.Names}}"], show=False).output.split()
-    return {name for name in names if name.startswith(mine)}
+    return {name for name in names if name.startswith(prefix(checkout))}
 
 
 def kernels_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -61,10 +65,13 @@ def kernels_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def require_clean(checkout: Path) -> None:
+    """Nothing of this checkout is left behind or in use, by `course cleanup --check`."""
+
     def clean() -> None:
-        found = course(checkout, "cleanup", "--check", "--json")
-        if found.returncode != 0 or json.loads(found.stdout)["in_use"]:
-            raise waits.NotYet(found.stdout)
+        found = json.loads(course(checkout, "cleanup", "--check", "--json").stdout)
+        mine = [one for one in found["left_behind"] + found["in_use"] if one["name"].startswith(prefix(checkout))]
+        if mine:
+            raise waits.NotYet(str(mine))
 
     waits.until(clean, what="`course cleanup --check` to be clean", timeout=60, every=1)
 
