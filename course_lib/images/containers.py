@@ -177,18 +177,17 @@ def start(
     except shell.CommandError as error:
         reaper.dispose("container", full)
         raise _explain(error, image) from None
-    return Container(full, image, _published(full, port) if port is not None else None)
+    started = Container(full, image, None)
+    if port is not None:
+        started.port = _published(started, port)
+    return started
 
 
-def _published(name: str, port: int) -> int:
-    bindings = client().api.inspect_container(name)["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+def _published(container: Container, port: int) -> int:
+    bindings = container.inspect()["NetworkSettings"]["Ports"].get(f"{port}/tcp")
     if not bindings:
-        raise CourseError(f"container {name} ended before its port was published", why=_last_words(name))
+        raise CourseError(f"container {container.name} ended before its port was published", why=container.logs())
     return int(bindings[0]["HostPort"])
-
-
-def _last_words(name: str) -> str:
-    return client().api.logs(name, tail=12).decode(errors="replace").strip()
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def run(
         folder.mkdir(parents=True)
         found = report.Report.begin(run_id, [p.lab for p in planned])
         try:
-            _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+            _end_like_ctrl_c()
             _sweep()
             setup.ready()
             found.host = report.host()  # only now is there an engine to be named
@@ -105,14 +105,19 @@ def dead_sessions() -> set[ledger.Session]:
     return {row.session for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive}
 
 
-def _end_like_ctrl_c(*signals: signal.Signals) -> None:
-    """A closed terminal or a job that is stopped ends a run as Ctrl-C does: with cleanup and a report."""
+def _end_like_ctrl_c() -> None:
+    """A closed terminal or a job that is stopped ends a run as Ctrl-C does: with cleanup and a report.
+
+    Ctrl-C itself is set, too: a shell starts its background jobs with it ignored. `nohup` stays what it is.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for one in signals:
-        signal.signal(one, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
 
 
 def _sweep() -> None:

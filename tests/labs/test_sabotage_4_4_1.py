@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from course_lib import bench, images, lab, shell
+from course_lib import bench, images, lab, ledger, shell
 from course_lib.authoring import source
 from course_lib.errors import CourseError
 from course_lib.images import bases as bases_module
@@ -83,8 +83,9 @@ def wrong_labels(context: Path) -> None:
 
 @contextmanager
 def container_removed_as_soon_as_it_starts() -> Iterator[None]:
-    """Somebody else removes every container of this session."""
-    events = client().api.events(decode=True, filters={"type": "container", "event": "start"})
+    """Somebody else removes every container of this session (and of no other on this engine)."""
+    mine = f"{ledger.LABEL}.session={ledger.Session.current().id}"
+    events = client().api.events(decode=True, filters={"type": "container", "event": "start", "label": mine})
 
     def remove() -> None:
         for event in events:
