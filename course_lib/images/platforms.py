@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from course_lib import shell
 from course_lib.errors import CourseError
 from course_lib.images import inspection
 from course_lib.images.engine_client import client
@@ -49,10 +48,3 @@ def where_it_starts(reference: str) -> list[dict[str, object]]:
         {"machine": machine, "is": wanted, "this image starts": "yes" if wanted == have else f"no, it is {have}"}
         for machine, wanted in TARGET_PLATFORMS.items()
     ]
-
-
-def buildable() -> list[str]:
-    """The platforms that the current builder can build for: its own, and those it can emulate."""
-    said = shell.run(["docker", "buildx", "inspect"], show=False).stdout
-    listed = next((line.partition(":")[2] for line in said.splitlines() if line.strip().startswith("Platforms:")), "")
-    return [name.strip().rstrip("*") for name in listed.split(",") if name.strip()]
