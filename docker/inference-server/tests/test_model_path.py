@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -240,26 +241,32 @@ def test_missing_empty_file(tmp_path: Path) -> None:
     assert "is a file" in refusal(MODELS / "digits" / "samples.json")
 
 
-@pytest.fixture
+@contextmanager
 def not_root() -> Iterator[None]:
     """Root may read everything, so the test becomes nobody for a while."""
     me = os.geteuid()
     if me == 0:
         os.seteuid(65534)
-    yield
-    os.seteuid(me)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
 
 
-@pytest.mark.usefixtures("not_root")
 @pytest.mark.parametrize("engine", ["auto", "transformers"])
 def test_unreadable(engine: str) -> None:
+    # Copied and read once as ourselves: the checkout, and with it a module not imported yet, may lie where nobody may not go.
     with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
         copy = Path(shutil.copytree(MODELS / "tutor" / "1", Path(name) / "tutor", copy_function=touch))
+        refusal(copy, engine)
         (copy / "onnx/model.onnx").chmod(0)
         (copy / "model.safetensors").chmod(0)
-        assert "can't be read by this user: make it readable (chmod -R a+rX)" in refusal(copy, engine)
+        with not_root():
+            assert "can't be read by this user: make it readable (chmod -R a+rX)" in refusal(copy, engine)
         copy.chmod(0)
-        assert "can't be read by this user" in refusal(copy, engine)
+        with not_root():
+            assert "can't be read by this user" in refusal(copy, engine)
         copy.chmod(0o755)
 
 
