@@ -40,6 +40,7 @@ test: environment
 	@.venv/bin/python -m course_lib.host.setup
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check course_lib tests
 	@.venv/bin/mypy --no-error-summary
+	@cd docker/inference-server && ../../.venv/bin/mypy --no-error-summary
 	@.venv/bin/python -m pytest -q -c docker/inference-server/pyproject.toml --rootdir docker/inference-server docker/inference-server/tests
 	@.venv/bin/python -m pytest $(ARGS)
 

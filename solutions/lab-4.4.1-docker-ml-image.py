@@ -98,7 +98,7 @@ print(f"{image} stands on {bases.runtime}: {bases.why}.")
 
 # %% [markdown]
 # The tag has a version and the git revision in it, never `latest`. In three weeks, when something breaks, you will want to
-# know *which* latest.
+# know *which* latest. (`-dirty` at its end means that a file of this checkout differs from that revision: yours, perhaps.)
 
 # %% [markdown]
 # ## Your turn: a service with every flaw an image can have
@@ -110,6 +110,12 @@ print(f"{image} stands on {bases.runtime}: {bases.why}.")
 # `lab.files("…")` copies a Dockerfile to `work/4.4.1/…`: open it there in JupyterLab's file browser, change it, save,
 # and run the cell again. `lab.check("…")` builds and starts what you wrote and looks at the engine. `lab.hint("…")`
 # gives a hint, and a longer one each time you ask. Skip what you like: the notebook goes on.
+#
+# The starters stand on `BASE_IMAGE` and `BUILDER_IMAGE`, which the checks pass as build arguments. To build by hand, pass
+# them yourself; these are this machine's:
+
+# %% tags=["nbval-ignore-output"]
+lab.table([{"build argument": "BASE_IMAGE", "here": bases.runtime}, {"build argument": "BUILDER_IMAGE", "here": bases.builder}])
 
 # %% [markdown]
 # ### Exercise: layer order
@@ -155,7 +161,7 @@ lab.table([{"package": name, "version": version} for name, version in sorted(pac
 # %% [markdown]
 # On NGC's image the same Dockerfile takes one more care. NGC brings hundreds of packages that were compiled to fit each
 # other; a newer numpy on top could break its torch. `keep_base_packages.py` therefore leaves out of the lock whatever the
-# base already has. Your packages move in; the landlord's furniture stays.
+# base already has, unless that is too old for the server. Your packages move in; the landlord's furniture stays.
 
 # %% [markdown]
 # ## 3 · Two stages: build here, run there
@@ -215,8 +221,9 @@ lab.check("small-image")
 #
 # `make doctor` compares the three on a GPU host.
 #
-# This step creates a container with the request, reads the request back from the engine, and starts it. With a GPU,
-# `nvidia-smi` answers from inside. Without one the engine has to *refuse*: a container that asked for a GPU and silently ran
+# This step creates a container with the request, reads the request back from the engine, and starts it. With a GPU, a small
+# program inside uses CUDA: it fills some of the device's memory and reads it back, because a GPU that `nvidia-smi` lists can
+# still be one that programs can't use. Without a GPU the engine has to *refuse*: a container that asked for a GPU and silently ran
 # without it would be the slowest bug of your year. Either way, the server then answers on the device this machine has.
 
 # %% tags=["step-4.4.1.4", "nbval-ignore-output"]
@@ -226,7 +233,7 @@ with lab.step("4.4.1.4"):
         container.wait_healthy()
         images.InferenceServer(container.url).require_right(images.samples(10))
 
-print("A GPU answered from inside:" if gpu.used else "No GPU here. The engine refused, and the CPU took over:")
+print("CUDA computed inside the container, on:" if gpu.used else "No GPU here. The engine refused, and the CPU took over:")
 print(gpu.said)
 
 # %% [markdown]
@@ -373,7 +380,7 @@ lab.check("leaked-secret", images.image_id(leaky))
 # that will always mean this very image. `shell.run([...]).output` runs a command and gives what it printed.
 #
 # *The check* starts a registry, pushes an image, calls your function, moves the tag to another image, and pulls your
-# reference.
+# reference. The image is in the registry alone: what isn't pulled can't be inspected here.
 
 # %% tags=["stub", "ex-pin-by-digest"]
 pin = lab.TODO
@@ -409,8 +416,17 @@ lab.check("pin-by-digest", pin)
 # %% tags=["wrong", "ex-pin-by-digest"]
 # refused: can't be pulled
 def pin(registry_address: str, name: str) -> str:
+    shell.run(["docker", "pull", "--quiet", f"{registry_address}/{name}"])
     layer = shell.run(["docker", "image", "inspect", "--format={{index .RootFS.Layers 0}}", f"{registry_address}/{name}"]).output
     return f"{registry_address}/{name.partition(':')[0]}@{layer}"
+
+lab.check("pin-by-digest", pin)
+
+# %% tags=["wrong", "ex-pin-by-digest"]
+# refused: No such image
+def pin(registry_address: str, name: str) -> str:
+    tag = f"{registry_address}/{name}"
+    return shell.run(["docker", "image", "inspect", "--format={{index .RepoDigests 0}}", tag]).output
 
 lab.check("pin-by-digest", pin)
 

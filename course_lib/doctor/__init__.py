@@ -29,7 +29,7 @@ from course_lib.doctor.check import Check
 from course_lib.doctor.finding import Finding, error, note
 from course_lib.errors import CourseError
 
-__all__ = ["CHECKS", "Check", "Finding", "examine", "mend"]
+__all__ = ["CHECKS", "Check", "Finding", "examine", "mend", "require"]
 
 #: In the order in which a person would ask.
 CHECKS: tuple[Check, ...] = tuple(
@@ -76,6 +76,21 @@ def examine(lab: str | None, checks: Sequence[Check] = CHECKS) -> list[Finding]:
         told = note(f"not looked at, because it takes an engine that answers: {', '.join(left_out)}")
         findings.insert(1, replace(told, check="engine"))
     return findings
+
+
+def require(labs: Sequence[str]) -> None:
+    """Stops before the first cell where a lab is bound to fail, instead of in the middle of it.
+
+    Raises:
+        CourseError: an error of one of the checks that these labs need, each with its remedy.
+    """
+    errors = dict.fromkeys(one for lab in labs for one in examine(lab) if one.severity == "error")
+    if errors:
+        raise CourseError(
+            "this machine is not ready for lab " + " and lab ".join(labs),
+            why="\n".join(f"{one.check}: {one.message}. {one.remedy}" for one in errors),
+            do="Mend this and run again; `course doctor` looks at everything, `course doctor --fix` mends what it can.",
+        )
 
 
 def mend(findings: Sequence[Finding], lab: str | None) -> list[Finding]:

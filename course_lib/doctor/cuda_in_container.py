@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from course_lib import ledger, shell
 from course_lib.doctor.check import Check
 from course_lib.doctor.finding import Finding, error, note, ok, warning
 from course_lib.doctor.machine import Machine
+from course_lib.images.gpu import PROBE
 from course_lib.settings import settings
 
-_PROBE = Path(__file__).with_name("cuda_probe.py")
 #: What the docker client adds below the engine's words.
 _ADVICE = re.compile(r"(Run|See) 'docker")
 _REMEDY = "Run `sudo nvidia-ctk runtime configure --runtime=docker` and restart Docker; with CDI, run `sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`."
@@ -38,7 +37,7 @@ def use_cuda(image: str, *options: str) -> str:
         return shell.run(
             [*command, *options, *ledger.label_arguments(), image, "-"],
             show=False,
-            input=_PROBE.read_text(),
+            input=PROBE.read_text(),
             timeout=30,
         ).output
     finally:

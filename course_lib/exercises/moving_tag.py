@@ -40,6 +40,8 @@ def require_keeps_meaning(pin: Pin) -> dict[str, object]:
             wanted = buildkit.image_id(first)
             made += [wanted, buildkit.image_id(second)]  # by id, so that references by digest go, too
             shop.push(first, name)
+            # Gone from here, so that only asking the registry tells what the name means.
+            shell.run(["docker", "image", "rm", "--force", tag], show=False)
             reference = _ask(pin, shop.address, name)
             shop.push(second, name)
             # Nothing local may answer in the registry's place.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_lib import ledger
+from course_lib import ledger, waits
 from course_lib.exercises.ticket_router import PORT, TicketRouter
 from course_lib.images import bases, buildkit
 from course_lib.images.containers import Container
@@ -92,12 +92,26 @@ def require_container() -> dict[str, object]:
         raise _not(f"the container has {said}", "a limit of at most 256 MB", "`docker run --help`, options on memory")
     if host["RestartPolicy"]["Name"] != "on-failure":
         raise _not(f"its restart policy is {host['RestartPolicy']['Name']!r}", "on-failure", "the option --restart")
-    health = (state.get("Health") or {}).get("Status", "none")
-    if health != "healthy":
-        raise _not(f"its health is {health}", "healthy", "does the image have a HEALTHCHECK? Right after the start, wait a few seconds")  # fmt: skip
     container = Container(task.container, found["Config"]["Image"], int(published[0]["HostPort"]))
+    health = _settled_health(container)
+    if health != "healthy":
+        raise _not(f"its health is {health}", "healthy", "does the image have a HEALTHCHECK? `docker inspect` has the words of its last probe")  # fmt: skip
     right = TicketRouter(container, 0.0).require_right()
     return {"container": task.container, "answers at": container.url, "memory": f"{host['Memory'] / 2**20:.0f} MB", "right": right}  # fmt: skip
+
+
+def _settled_health(container: Container) -> str:
+    """Its health once it is no longer `starting`, or after 15 s: whoever types `docker run` checks a moment later."""
+
+    def settled() -> str:
+        if (health := container.status()[1]) == "starting":
+            raise waits.NotYet("its health is starting")
+        return health
+
+    try:
+        return waits.until(settled, what="the first health probes", timeout=15)
+    except waits.WaitTimeout:
+        return "starting"
 
 
 def _not(seen: str, expected: str, look: str) -> NotYet:

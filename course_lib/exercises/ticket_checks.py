@@ -97,7 +97,7 @@ def require_no_build_tools(layers: Sequence[layer_search.OwnLayer]) -> None:
     left: dict[str, str] = {}
     for layer in layers:
         for path in sorted(layer.paths):
-            for what, pattern in inspection._BUILD_LEFTOVERS.items():
+            for what, pattern in inspection.BUILD_LEFTOVERS.items():
                 if what not in left and pattern.search(path):
                     left[what] = f"{path}, by `{buildkit.shorten(layer.instruction)}`"
     if left:

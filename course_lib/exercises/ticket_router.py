@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,23 @@ def build(
         for file in sorted(p for p in where.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             mark.update(str(file.relative_to(where)).encode() + b"\0" + file.read_bytes() + b"\0")
     tag = f"course/ticket-router-{name}:{mark.hexdigest()[:12]}"
-    return buildkit.build(service, file=folder / "Dockerfile", tag=tag, args=args, contexts=contexts)
+    try:
+        return buildkit.build(service, file=folder / "Dockerfile", tag=tag, args=args, contexts=contexts)
+    except CourseError as error:
+        if advice := _advice(error.why):
+            raise CourseError(error.what, why=error.why, do=advice) from None
+        raise
+
+
+def _advice(said: str) -> str:
+    """What BuildKit's words mean here, for the two mistakes that it tells in words of its own."""
+    if re.search(r"base name \(.*\) should not be blank|invalid reference format", said):
+        return "Put `ARG BASE_IMAGE` (or BUILDER_IMAGE) above the first FROM: below it, a FROM can't see it."
+    if re.search(r'"/[^"]*": not found', said):
+        return (
+            "Paths in COPY start in the build context, labs/starters/4.4.1/service; --from=mine starts in your folder."
+        )
+    return ""
 
 
 def weights(version: int = 1) -> Path:
@@ -204,7 +221,12 @@ def running(
                 answer = found.try_to_ask("are you there")
             except httpx.HTTPError as error:
                 if status != "running":
-                    raise CourseError(f"the container ended: {container.logs()}") from None
+                    said = container.logs()
+                    raise CourseError(
+                        f"the container ended: {said}"
+                        if said
+                        else "the container ended and printed nothing: does the last stage have a CMD?"
+                    ) from None
                 raise waits.NotYet(str(error)) from None
             if answer.status_code != 200:
                 raise CourseError(f"a question was answered with status {answer.status_code}: {answer.text}")
@@ -215,7 +237,7 @@ def running(
             raise NotYet(
                 error.what + (f"\n{error.why}" if error.why else ""),
                 expected=f"the service answers questions on port {PORT}",
-                look="CMD, what is copied where, and what the service says itself",
+                look="CMD, what is copied where, and what the service says itself; the settings it reads (PORT, MODEL_PATH, JOURNAL) stand at the top of service.py",
             ) from None
         found.seconds_to_first_answer = time.monotonic() - started
         yield found

@@ -16,7 +16,15 @@ SERVER = CHECKOUT / "docker" / "inference-server"
 LOCK = SERVER / "requirements.txt"
 
 #: What the Dockerfile copies: another of these files makes another image.
-_CONTENT = ("Dockerfile", "requirements.txt", "keep_base_packages.py", "warm_imports.py", "models", "inference_server")
+_CONTENT = (
+    "Dockerfile",
+    "requirements.txt",
+    "pyproject.toml",
+    "keep_base_packages.py",
+    "warm_imports.py",
+    "models",
+    "inference_server",
+)
 
 
 def version() -> str:

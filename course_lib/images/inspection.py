@@ -179,7 +179,7 @@ def layer_files(reference: str) -> list[tuple[str, dict[str, bytes]]]:
 
 
 #: What building takes and running does not, by the paths it lies at.
-_BUILD_LEFTOVERS = {
+BUILD_LEFTOVERS = {
     "a compiler": re.compile(r"/bin/(gcc|cc|g\+\+|c\+\+|clang|make|ld)$"),
     "the cache of pip": re.compile(r"/\.cache/pip/"),
     "package lists of apt": re.compile(r"^/var/lib/apt/lists/.+_Packages$"),
@@ -213,7 +213,7 @@ def build_leftovers(reference: str, *, base: str | None = None) -> dict[str, str
     mine = paths(reference) - (paths(base) if base else frozenset())
     found: dict[str, str] = {}
     for path in sorted(mine):
-        for what, pattern in _BUILD_LEFTOVERS.items():
+        for what, pattern in BUILD_LEFTOVERS.items():
             if what not in found and pattern.search(path):
                 found[what] = path
     return found
@@ -238,7 +238,7 @@ def require_nothing_left_of_the_build(reference: str, base: str) -> None:
         reference,
         files=len(paths(reference)),
         above=base,
-        looked_for=list(_BUILD_LEFTOVERS),
+        looked_for=list(BUILD_LEFTOVERS),
     )
 
 

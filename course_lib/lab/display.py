@@ -126,13 +126,21 @@ def _short(path: Path) -> str:
     return path.name
 
 
-_COLOURS = {"passed": "#2a7d4f", "not_yet": "#b3541e", "not_attempted": "#777", "failed": "#b3261e", "skipped": "#777"}
+_COLOURS = {
+    "passed": "#2a7d4f",
+    "not_yet": "#b3541e",
+    "not_attempted": "#777",
+    "failed": "#b3261e",
+    "skipped": "#777",
+    "hint": "#3a5f8a",
+}
 _WORDS = {
     "passed": "passed",
     "not_yet": "not yet",
     "not_attempted": "not attempted",
     "failed": "failed",
     "skipped": "skipped",
+    "hint": "hint",
 }
 
 

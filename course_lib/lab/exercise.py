@@ -180,7 +180,7 @@ def evaluate(
             ],
             None,
         )
-    return "passed", [(k, str(v)) for k, v in (measured or {}).items()], measured
+    return "passed", [(k.replace("_", " "), str(v)) for k, v in (measured or {}).items()], measured
 
 
 def check(one: Exercise, answer: object = TODO) -> None:
@@ -203,11 +203,13 @@ def check(one: Exercise, answer: object = TODO) -> None:
 
 
 def hint(one: Exercise) -> None:
-    """Shows the next hint; the last one stays."""
-    shown = min(_hints_shown.get(one.id, 0) + 1, len(one.hints))
-    _hints_shown[one.id] = shown
-    lines = [(f"hint {i} of {len(one.hints)}", text) for i, text in enumerate(one.hints[:shown], 1)]
-    display.verdict(f"exercise {one.name}: {one.title}", "not_attempted", lines)
+    """Shows the next hint below those before it; after the last one, says that there are no more."""
+    asked = _hints_shown.get(one.id, 0) + 1
+    _hints_shown[one.id] = min(asked, len(one.hints))
+    lines = [(f"hint {i} of {len(one.hints)}", text) for i, text in enumerate(one.hints[:asked], 1)]
+    if asked > len(one.hints):
+        lines.append(("no more", "These were all. The check's own words say what it saw; solutions/ shows one way."))
+    display.verdict(f"exercise {one.name}: {one.title}", "hint", lines)
 
 
 def _same(folder: Path, starter: Path) -> bool:

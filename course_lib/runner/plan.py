@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import ast
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -21,13 +22,21 @@ class Planned:
     notebook: Path
     kind: str
     """`untouched` (labs/), `solution` (solutions/) or `copy` (a learner's own)."""
+    parameters: frozenset[str] = frozenset()
+    """Those of the run's parameters that this notebook has."""
 
 
-def plan(wanted: Sequence[str], *, solutions: bool = False) -> list[Planned]:
+def plan(wanted: Sequence[str], *, solutions: bool = False, parameters: Collection[str] = ()) -> list[Planned]:
     """Turns lab ids and notebook paths into notebooks; nothing wanted means every lab.
 
+    Args:
+        wanted: lab ids or notebooks.
+        solutions: the notebooks of solutions/ instead of labs/.
+        parameters: names that the run sets; each has to be one of some notebook's.
+
     Raises:
-        CourseError: an unknown lab, one that is asked for twice, or a notebook that is missing, broken or of no lab.
+        CourseError: an unknown lab, one that is asked for twice, a notebook that is missing, broken or of no lab, or a
+            parameter that no notebook has.
     """
     planned = []
     for one in wanted or list(catalog.LABS):
@@ -48,8 +57,24 @@ def plan(wanted: Sequence[str], *, solutions: bool = False) -> list[Planned]:
                 f"lab {one_planned.lab.id} is asked for twice, and a report has one result for a lab",
                 do="Name it once: by its id, or by your copy's path. For both, run one after the other.",
             )
-        read(one_planned.notebook)
-    return planned
+    had = [names(read(one_planned.notebook)) for one_planned in planned]
+    known = frozenset().union(*had)
+    if strange := sorted(set(parameters) - known):
+        raise CourseError(
+            f"no notebook of this run has a parameter {strange[0]}",
+            do=f"Choose one of: {', '.join(sorted(known)) or 'none'}.",
+        )
+    return [replace(one, parameters=own & set(parameters)) for one, own in zip(planned, had, strict=True)]
+
+
+def names(notebook: nbformat.NotebookNode) -> frozenset[str]:
+    """A notebook's parameters: what its cell tagged `parameters` assigns."""
+    source = "\n".join(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    try:
+        assigned = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    except SyntaxError:
+        return frozenset()  # the run itself will say so
+    return frozenset(node.id for node in assigned if isinstance(node.ctx, ast.Store))
 
 
 def _copy(path: Path) -> Planned:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from course_lib import ledger, reaper, waits
+from course_lib import doctor, ledger, reaper, waits
 from course_lib.errors import CourseError
 from course_lib.host import setup
 from course_lib.lab import exercise, store
@@ -29,7 +29,7 @@ def run(
     Raises:
         CourseError: the run can't begin. Once it has begun, whatever happens is in the report.
     """
-    planned = plan.plan(wanted, solutions=solutions)
+    planned = plan.plan(wanted, solutions=solutions, parameters=parameters or {})
     with lock.only_run():
         begun = time.time()
         run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
@@ -40,6 +40,7 @@ def run(
             _end_like_ctrl_c()
             _sweep()
             setup.ready()
+            doctor.require([p.lab.id for p in planned])
             found.host = report.host()  # only now is there an engine to be named
             with progress.RunProgress([p.lab.id for p in planned]) as shown:
                 for one in planned:
@@ -78,7 +79,7 @@ def _run_one(
             one.notebook,
             folder / one.lab.notebook,
             environment=environment,
-            parameters=parameters,
+            parameters={name: value for name, value in parameters.items() if name in one.parameters},
             on_cell=lambda number, total, label: shown.cell(number, total, label, name),
         )
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from course_lib import images, ledger, shell
 from course_lib.errors import CourseError
-from course_lib.images import buildkit, containers
+from course_lib.images import buildkit, containers, gpu
 from course_lib.images.engine_client import client
 from course_lib.settings import settings
 
@@ -142,3 +142,15 @@ def test_a_gpu_request_is_read_back_and_refused_here(small_image: str) -> None:
     if not outcome.used:
         assert "could not select device driver" in outcome.said or "CDI" in outcome.said
         assert outcome.options == ()
+
+
+def test_a_container_that_starts_and_cannot_compute_is_an_error(small_image: str, name: str) -> None:
+    """As on a host whose toolkit hands over a device without the driver's library: no GPU is no news, a broken one is."""
+    full = settings().object_name(name)
+    shell.run(["docker", "create", "--interactive", f"--name={full}", "--entrypoint=python3", small_image, "-"])
+    try:
+        with pytest.raises(CourseError, match="could not compute with CUDA") as refused:
+            gpu._start(full)
+        assert "libcuda.so.1" in refused.value.why
+    finally:
+        shell.run(["docker", "rm", "--force", full])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -49,6 +50,18 @@ def test_the_solution_passes_every_exercise(lab: catalog.Lab) -> None:
     (ran,) = the_report(CHECKOUT)["labs"]
     assert {e["status"] for e in ran["exercises"]} <= {"passed", "skipped"}
     assert [d for d in ran["deliverables"] if d["status"] == "passed"]
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="here PROFILE=gpu may be right")
+def test_a_machine_that_is_not_fit_is_told_before_the_first_cell(clone_without_solutions: Path) -> None:
+    done = course(clone_without_solutions, "run", "4.4.1", PROFILE="gpu")
+    assert done.returncode == 2, done.stdout + done.stderr
+    found = the_report(clone_without_solutions)
+    assert (
+        "PROFILE=gpu, but no NVIDIA GPU is to be seen" in found["problem"] and "leave PROFILE out" in found["problem"]
+    )
+    assert {step["status"] for step in found["labs"][0]["steps"]} == {"not_run"}
+    assert found["before_first_cell_s"] is None and found["left_behind"] == []
 
 
 def nbval(notebook: Path, *, lax: bool, tmp_path: Path, **environment: str) -> tuple[int, int, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from course_lib import cli
 from course_lib.errors import CourseError
-from course_lib.runner import execute
+from course_lib.runner import execute, plan
 
 
 def test_whole_numbers_are_numbers_and_the_rest_is_text() -> None:
@@ -21,6 +21,14 @@ def test_whole_numbers_are_numbers_and_the_rest_is_text() -> None:
 def test_what_is_no_pair_is_refused(wrong: str) -> None:
     with pytest.raises(CourseError, match="not NAME=VALUE"):
         cli._parameters([wrong])
+
+
+def test_a_parameter_that_no_notebook_has_is_refused_with_those_there_are() -> None:
+    (planned,) = plan.plan(["4.4.1"], parameters=["load_requests"])
+    assert planned.parameters == {"load_requests"}
+    with pytest.raises(CourseError, match="no notebook of this run has a parameter load_request") as refused:
+        plan.plan(["4.4.1"], parameters=["load_request"])
+    assert "load_requests" in refused.value.do
 
 
 def test_a_parameter_replaces_the_notebooks_own(tmp_path: Path) -> None:
