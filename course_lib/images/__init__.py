@@ -9,6 +9,7 @@ from course_lib.images.containers import ASK_EVERY_SECOND, Container, NoGpuDrive
 from course_lib.images.course_image import (
     LOCK,
     build_builder_stage,
+    build_for,
     build_inference_image,
     build_naive_image,
     ensure_inference_image,
@@ -33,7 +34,7 @@ from course_lib.images.software import write_bill_of_materials
 
 __all__ = [
     "ASK_EVERY_SECOND", "LOCK", "Bases", "Built", "Container", "InferenceServer", "NoGpuDriver", "base_choices", "build",
-    "build_builder_stage", "build_inference_image", "build_leftovers", "build_naive_image", "compare", "ensure_bases",
+    "build_builder_stage", "build_for", "build_inference_image", "build_leftovers", "build_naive_image", "compare", "ensure_bases",
     "ensure_inference_image", "extends", "files", "image_id", "layer_files", "layers", "pip_check", "platform",
     "request_gpus", "require_locked", "require_nothing_left_of_the_build", "require_runs", "require_stages", "running",
     "samples", "size", "software_table", "where_it_starts", "write_bill_of_materials",

@@ -104,6 +104,7 @@ def build(
     lifetime: ledger.Lifetime = "run",
     no_cache: bool = False,
     network: str | None = None,
+    platform: str | None = None,
     timeout: float = 1800,
 ) -> Built:
     """Builds an image and tags it.
@@ -115,6 +116,8 @@ def build(
         context: folder that COPY reads from.
         tag: name and tag of the result; `latest` is refused, because nobody can tell later which one it was.
         lifetime: *run* images go when the session ends; their build cache stays.
+        platform: another one than the engine's own, such as linux/arm64. COPY works for any; RUN needs a builder that
+            can run such programs.
         timeout: seconds.
 
     Raises:
@@ -131,6 +134,7 @@ def build(
     command += [f"--build-context={key}={_from_checkout(value)}" for key, value in (contexts or {}).items()]
     command += ["--no-cache"] if no_cache else []
     command += [f"--network={network}"] if network else []
+    command += [f"--platform={platform}"] if platform else []
     if (bundle := settings().ca_bundle) is not None:
         command += [f"--secret=id=ca_bundle,src={bundle}"]
     shown = shell.readable([*command, _from_checkout(context)])
@@ -253,6 +257,11 @@ _EXPLANATIONS: tuple[tuple[str, str, str], ...] = (
         r"base name .* should not be blank|failed to parse stage name",
         "a FROM has no image",
         "Give the build argument that FROM uses, as in --build-arg BASE_IMAGE=…",
+    ),
+    (
+        r"exec format error",
+        "this builder can't run programs of that platform",
+        "`docker buildx ls` lists what it can. QEMU adds platforms to a Linux host (packages qemu-user-static and binfmt-support); a builder on a machine of that platform is faster (`docker buildx create --help`).",
     ),
     (
         r"did not complete successfully",

@@ -7,7 +7,7 @@ import tomllib
 
 from course_lib import ledger, shell
 from course_lib.errors import CourseError
-from course_lib.images import bases, buildkit
+from course_lib.images import bases, buildkit, platforms
 from course_lib.images.engine_client import client
 from course_lib.ledger import LABEL, Lifetime
 from course_lib.settings import CHECKOUT, settings
@@ -92,6 +92,32 @@ def build_inference_image(
     if target is None:
         _retire_all_but(built.reference)
     return built
+
+
+def build_for(wanted: str) -> buildkit.Built:
+    """Builds the server's image for another machine than this one, as an arm64 DGX Spark has to for most cloud machines.
+
+    Args:
+        wanted: a platform (linux/amd64) or one of the machines in `platforms.TARGET_PLATFORMS`.
+
+    Raises:
+        CourseError: the base images here are for this platform alone, or the builder can't run that platform's programs.
+    """
+    platform = platforms.TARGET_PLATFORMS.get(wanted, wanted)
+    if platform == platforms.of_engine():
+        return build_inference_image()
+    found = bases.ensure_for_profile()
+    if found.source == "debian":
+        raise CourseError(
+            f"the base images here were built from this machine's packages, so they are not for {platform}",
+            do="Build where a registry answers (IMAGES=registry), whose images have both platforms, or on a machine of that platform.",
+        )
+    return buildkit.build(
+        SERVER,
+        tag=f"{tag()}-{platform.rpartition('/')[2]}",
+        args=build_arguments(found),
+        platform=platform,
+    )
 
 
 def _retire_all_but(reference: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from course_lib import images, ledger, shell
 from course_lib.errors import CourseError
-from course_lib.images import buildkit, inspection
+from course_lib.images import buildkit, inspection, platforms
 from course_lib.images.engine_client import client
 
 pytestmark = pytest.mark.docker
@@ -129,3 +132,52 @@ def test_building_is_evidence(tmp_path: Path, tag: str, small_image: str) -> Non
         steps._current.reset(token)
     (built,) = [e for e in found if e.fact == "image.built"]
     assert built.read["id"] == buildkit.image_id(tag)[:19]
+
+
+OTHER = "linux/arm64" if platforms.of_engine() == "linux/amd64" else "linux/amd64"
+
+
+def test_an_image_for_another_platform_is_built_and_refused_where_it_would_not_start(tmp_path: Path, tag: str) -> None:
+    dockerfile(tmp_path, "FROM scratch", "COPY word /")
+    (tmp_path / "word").write_text("hello")
+    buildkit.build(tmp_path, tag=tag, platform=OTHER)
+    assert inspection.platform(tag) == OTHER
+    with pytest.raises(CourseError, match=f"is built for {OTHER} and would not start"):
+        platforms.require(tag, platforms.of_engine())
+    machine = "dgx-spark" if OTHER == "linux/arm64" else "ml.g5.xlarge"
+    platforms.require(tag, machine)
+
+
+def test_a_program_of_another_platform_that_can_not_run_is_told(tmp_path: Path, tag: str) -> None:
+    """A RUN on a base of the other platform: refused in a sentence, or run where the host emulates it."""
+    base = f"course-test-foreign-{os.urandom(4).hex()}:1"
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        header = tarfile.TarInfo("bin/sh")
+        program = _elf(OTHER)
+        header.size, header.mode = len(program), 0o755
+        tar.addfile(header, io.BytesIO(program))
+    shell.run(["docker", "import", f"--platform={OTHER}", str(tmp_path / "root.tar"), base], show=False)
+    try:
+        dockerfile(tmp_path, f"FROM {base}", "RUN true")
+        with pytest.raises(
+            CourseError, match=r"can.t run programs of that platform|instruction of the Dockerfile failed"
+        ):
+            buildkit.build(tmp_path, tag=tag, platform=OTHER)
+    finally:
+        shell.run(["docker", "image", "rm", "--force", base], show=False, check=False)
+
+
+def _elf(platform: str) -> bytes:
+    """The head of an ELF program for a platform: enough for a kernel to see that it is not for this machine."""
+    machine = {"linux/amd64": 62, "linux/arm64": 183}[platform]
+    return struct.pack(
+        "<4s5B7xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 0, 2, machine, 1, 0, 64, 0, 0, 64, 56, 0, 0, 0, 0
+    )
+
+
+def test_the_server_is_not_built_for_a_platform_that_the_bases_are_not_of(fresh_state: Path) -> None:
+    if images.ensure_bases().source == "registry":
+        pytest.skip("bases from a registry have both platforms")
+    with pytest.raises(CourseError, match=f"not for {OTHER}") as refused:
+        images.build_for(OTHER)
+    assert "IMAGES=registry" in refused.value.do
