@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from course_lib.ledger import Session
@@ -140,6 +141,24 @@ def figures(run: str, lab: str) -> list[tuple[str, str, str]]:
         return db.execute(
             "SELECT name, caption, path FROM figures WHERE run = ? AND lab = ? ORDER BY at", (run, lab)
         ).fetchall()
+
+
+def forget(older_than: float) -> None:
+    """Drops what headless runs recorded before a time, and all pictures from before it. What a learner did stays.
+
+    Args:
+        older_than: seconds since the epoch.
+    """
+    with database() as db:
+        for table in ("steps", "evidence", "exercises"):
+            db.execute(f"DELETE FROM {table} WHERE at < ? AND run NOT LIKE 'notebook-%'", (older_than,))
+        old = [Path(path) for (path,) in db.execute("SELECT path FROM figures WHERE at < ?", (older_than,))]
+        db.execute("DELETE FROM figures WHERE at < ?", (older_than,))
+    for path in old:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in old if path.parent.is_dir()}:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def best_so_far() -> tuple[dict[str, StepStatus], dict[str, ExerciseStatus]]:

@@ -15,6 +15,9 @@ from course_lib.lab import exercise, store
 from course_lib.runner import execute, lock, plan, progress, report, rules
 from course_lib.settings import CHECKOUT, settings
 
+#: Seconds that records of headless runs stay: their reports are gone long before.
+KEEP_RECORDS_S = 30 * 24 * 3600
+
 
 def run(
     wanted: Sequence[str], *, solutions: bool = False, parameters: Mapping[str, int | str] | None = None
@@ -39,6 +42,7 @@ def run(
         try:
             _end_like_ctrl_c()
             _sweep()
+            store.forget(begun - KEEP_RECORDS_S)
             setup.ready()
             doctor.require([p.lab.id for p in planned])
             found.host = report.host()  # only now is there an engine to be named
