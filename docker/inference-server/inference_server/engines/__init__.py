@@ -35,7 +35,7 @@ def _load(spec: ModelSpec, settings: Settings) -> Generate | Predict:
 
         model = OnnxSlots(spec, settings.slots, threads, longest)
     else:
-        from inference_server.engines.hf_slots import TransformersSlots
+        from inference_server.engines.hf_slots import open_slots
 
-        model = TransformersSlots(spec, longest)
+        model = open_slots(spec, settings.slots, longest)
     return GenerateEngine(spec.id, model, tokenizer, settings)
