@@ -17,7 +17,7 @@ from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-PROBES = frozenset({"/health", "/ready", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset({"/health", "/ready", "/metrics", "/ping", "/vertex/health", "/v2/health/live", "/v2/health/ready"})
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -27,6 +27,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
         self._serving = serving
+        self._probes = PROBES | {serving.settings.aip_health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +59,7 @@ class RequestContext:
         serving.in_flight += 1
         serving.metrics.http_running.set(serving.in_flight)
         try:
-            if serving.phase is Phase.DRAINING and scope["path"] not in PROBES:
+            if serving.phase is Phase.DRAINING and scope["path"] not in self._probes:
                 error = RequestError(
                     503, "The server is stopping: send this to another one.", "draining", retry_after=1
                 )
@@ -101,7 +102,7 @@ class RequestContext:
         if "error_code" in state:
             fields["error"] = state["error_code"]
         log.log(
-            logging.DEBUG if route in PROBES and status == 200 else logging.INFO,
+            logging.DEBUG if route in self._probes and status == 200 else logging.INFO,
             "request",
             extra={"fields": fields},
         )

@@ -79,7 +79,12 @@ class Settings:
 
             return local_folder(self.aip_storage_uri)
         unpacked = sagemaker_model()
-        return unpacked if unpacked.is_dir() and any(unpacked.iterdir()) else bundled_models()
+        try:
+            return unpacked if any(unpacked.iterdir()) else bundled_models()
+        except (FileNotFoundError, NotADirectoryError):
+            return bundled_models()
+        except PermissionError:
+            return unpacked  # refused in a sentence by whoever reads it
 
 
 def sagemaker_model() -> Path:

@@ -5,8 +5,10 @@ client would weigh more than the server. As Google's own clients do: STORAGE_EMU
 without a token; elsewhere the token of the machine's service account comes from the metadata server (GCE_METADATA_HOST).
 """
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -40,6 +42,7 @@ def _fetch(bucket: str, folder: str) -> Path:
         if not names:
             raise StartError(f"AIP_STORAGE_URI={uri} holds nothing: is it the folder the model was uploaded to?")
         target = Path(tempfile.mkdtemp(prefix="model-"))
+        atexit.register(shutil.rmtree, target, ignore_errors=True)
         for name in names:
             path = target / name[len(folder) :].lstrip("/")
             if target not in path.resolve().parents:

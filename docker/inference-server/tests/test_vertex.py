@@ -125,6 +125,8 @@ def test_a_model_in_a_bucket(tmp_path: Path, samples: Samples) -> None:
             assert predict(running, {"instances": [samples[0]["pixels"]]})["predictions"][0]["version"] == "1"
             copied = next(tmp_path.glob("model-*"))
             assert (copied / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+            assert running.terminate() == 0
+            assert not copied.exists()
         for uri, said in (
             ("gs://models/nothing", "gs://models/nothing holds nothing"),
             ("gs://elsewhere/model", "the storage service answered 404"),
