@@ -6,7 +6,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from inference_server import __version__
-from inference_server.contracts import openai, ops, predict
+from inference_server.contracts import oip, openai, ops, predict, sagemaker, vertex
 from inference_server.errors import RequestError
 from inference_server.middleware import BodyLimit, RequestContext
 from inference_server.serving import Serving
@@ -22,7 +22,8 @@ def create_app(serving: Serving) -> FastAPI:
         redoc_url=None,
     )
     app.state.serving = serving
-    for contract in (ops, predict, openai):
+    app.include_router(vertex.routes(serving.settings))
+    for contract in (ops, predict, openai, sagemaker, oip):
         app.include_router(contract.router)
     app.add_middleware(BodyLimit, limit=serving.settings.max_body_bytes)
     app.add_middleware(RequestContext, serving=serving)
@@ -35,7 +36,7 @@ def create_app(serving: Serving) -> FastAPI:
 def _reply(request: Request, error: RequestError) -> JSONResponse:
     request.state.error_code = error.code
     error.status = openai.error_status(request.url.path, error.status)
-    return JSONResponse(error.body(), error.status, headers=error.headers())
+    return JSONResponse(error.body(request.url.path), error.status, headers=error.headers())
 
 
 async def _request_error(request: Request, error: Exception) -> JSONResponse:

@@ -1,12 +1,14 @@
-"""The command line: ``serve`` (the default) and ``health``. Imports happen inside each command, so that ``health`` stays quick."""
+"""The command line: ``serve`` (the default), ``health`` and ``batch``. Imports happen inside each command, so that ``health`` stays quick."""
 
 import sys
 
 USAGE = """\
-usage: inference-server [serve | health [--ready] | --help | --version]
+usage: inference-server [serve | health [--ready] | batch IN OUT | --help | --version]
 
   serve           load the models and answer HTTP until SIGTERM (the default)
                   example: PORT=9000 MODEL_PATH=./models inference-server serve
+  batch IN OUT    answer every line of a file or folder without HTTP, and go on where a stopped run ended (batch --help)
+                  example: inference-server batch rows.csv results.jsonl --model digits
   health          ask the server on this machine's PORT for /health; exit 0 when it is well, else 1
   health --ready  ask for /ready instead: also 1 while models load or while it drains
 
@@ -26,6 +28,10 @@ def main(argv: list[str] | None = None) -> int:
             from inference_server.health import probe
 
             return probe("/ready" if rest else "/health")
+        case ["batch", *rest]:
+            from inference_server.batch import batch
+
+            return batch(rest)
         case ["--version"]:
             from inference_server import __version__
 

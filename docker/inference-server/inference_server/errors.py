@@ -32,8 +32,10 @@ class RequestError(Exception):
         self.param = param
         self.retry_after = retry_after
 
-    def body(self) -> dict[str, Any]:
-        """The reply's body: OpenAI's shape, on every route."""
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The reply's body: OpenAI's shape, but for the Open Inference Protocol's paths, which have their own."""
+        if path == "/v2" or path.startswith("/v2/"):
+            return {"error": self.message}
         return error_body(self.status, self.message, self.code, self.param)
 
     def headers(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The probe that HEALTHCHECK runs: one GET to this machine's server, by the standard library only.
 
-An image then needs neither curl nor a shell, and the probe follows PORT by itself.
+An image then needs neither curl nor a shell, and the probe follows PORT and AIP_HTTP_PORT by itself.
 """
 
 import os
@@ -40,9 +40,9 @@ def fetch(path: str, port: int, timeout: float = TIMEOUT_SECONDS) -> tuple[int, 
 
 def probe(path: str = "/health") -> int:
     """Print one line on how the server is; return 0 when it answered 200, else 1."""
-    text = os.environ.get("PORT", "").strip() or "8080"
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        print(f"unhealthy: PORT={text} is not a port number")
+    name, text = _port()
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        print(f"unhealthy: {name}={text} is not a port number")
         return 1
     url = f"http://127.0.0.1:{text}{path}"
     try:
@@ -55,6 +55,15 @@ def probe(path: str = "/health") -> int:
         print(f"{'healthy' if status == 200 else 'unhealthy'}: {url} answered {status} {' '.join(body.split())[:300]}")
         return 0 if status == 200 else 1
     return 1
+
+
+def _port() -> tuple[str, str]:
+    """The variable that says where the server listens, and its value: the same order as in settings.py."""
+    for name in ("AIP_HTTP_PORT", "PORT"):
+        text = os.environ.get(name, "").strip()
+        if text and not (name == "AIP_HTTP_PORT" and text == "0"):
+            return name, text
+    return "PORT", "8080"
 
 
 if __name__ == "__main__":

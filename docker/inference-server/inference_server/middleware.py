@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_server.errors import RequestError, error_body
+from inference_server.errors import RequestError
 from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-PROBES = frozenset({"/health", "/ready", "/metrics"})
+PROBES = frozenset({"/health", "/ready", "/metrics", "/ping", "/vertex/health", "/v2/health/live", "/v2/health/ready"})
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -27,6 +27,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
         self._serving = serving
+        self._probes = PROBES | {serving.settings.aip_health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,11 +59,11 @@ class RequestContext:
         serving.in_flight += 1
         serving.metrics.http_running.set(serving.in_flight)
         try:
-            if serving.phase is Phase.DRAINING and scope["path"] not in PROBES:
+            if serving.phase is Phase.DRAINING and scope["path"] not in self._probes:
                 error = RequestError(
                     503, "The server is stopping: send this to another one.", "draining", retry_after=1
                 )
-                await send_json(send_on, 503, error.body(), error.headers())
+                await send_json(send_on, 503, error.body(scope["path"]), error.headers())
             else:
                 await self._app(scope, receive, send_on)
         except Exception:
@@ -70,11 +71,8 @@ class RequestContext:
                 "bug in a request", extra={"fields": {"request_id": request_id}}
             )
             if status == CLIENT_GONE:
-                await send_json(
-                    send_on,
-                    500,
-                    error_body(500, "Something broke here; the log has it under this request's id.", "bug"),
-                )
+                error = RequestError(500, "Something broke here; the log has it under this request's id.", "bug")
+                await send_json(send_on, 500, error.body(scope["path"]))
         finally:
             serving.in_flight -= 1
             serving.metrics.http_running.set(serving.in_flight)
@@ -104,7 +102,7 @@ class RequestContext:
         if "error_code" in state:
             fields["error"] = state["error_code"]
         log.log(
-            logging.DEBUG if route in PROBES and status == 200 else logging.INFO,
+            logging.DEBUG if route in self._probes and status == 200 else logging.INFO,
             "request",
             extra={"fields": fields},
         )
@@ -137,7 +135,7 @@ class BodyLimit:
                 413, f"The body is larger than {self._limit:,} bytes: send less at a time.", "body_too_large"
             )
             scope["state"]["error_code"] = error.code
-            await send_json(send, 413, error.body(), {"Connection": "close"})
+            await send_json(send, 413, error.body(scope["path"]), {"Connection": "close"})
             return
         whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
 

@@ -28,18 +28,22 @@ def serve() -> int:
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     try:
         settings = read_settings()
-        specs = find_models(settings.models_folder(), settings.engine)
-        listener = _bind(settings.host, settings.port)
+        # What lies in a bucket is fetched once the port is open: platforms give up on a container that does not listen.
+        specs = None if settings.model_is_remote else find_models(settings.models_folder(), settings.engine)
+        listener = _bind(settings.host, settings.port, "PORT")
+        grpc_listener = _bind(settings.host, settings.grpc_port, "GRPC_PORT") if settings.grpc_port else None
     except StartError as error:
         return _refuse(error)
     try:
-        return _run(settings, specs, listener)
+        return _run(settings, specs, listener, grpc_listener)
     except KeyboardInterrupt:
         return 130
 
 
-def _run(settings: Settings, specs: list[ModelSpec], listener: socket.socket) -> int:
-    """With settings, models and port in hand: import what is heavy and go."""
+def _run(
+    settings: Settings, specs: list[ModelSpec] | None, listener: socket.socket, grpc_listener: socket.socket | None
+) -> int:
+    """With settings, models (unless they lie elsewhere) and ports in hand: import what is heavy and go."""
     import uvicorn
 
     from inference_server import logs
@@ -58,13 +62,26 @@ def _run(settings: Settings, specs: list[ModelSpec], listener: socket.socket) ->
             self.loop = asyncio.get_running_loop()
             await super().startup(sockets)
             log.info("listening", extra={"fields": {"host": settings.host, "port": settings.port}})
+            if grpc_listener:
+                from inference_server.contracts import oip_grpc
+
+                self.grpc = await oip_grpc.start(serving, grpc_listener)
+                log.info("listening for gRPC", extra={"fields": {"host": settings.host, "port": settings.grpc_port}})
             threading.Thread(target=self.load, name="loader", daemon=True).start()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if grpc_listener:
+                from inference_server.contracts import oip_grpc
+
+                await oip_grpc.stop(self.grpc)
+            await super().shutdown(sockets)
 
         def load(self) -> None:
             """On a thread of its own, so that /health answers meanwhile."""
             start = time.perf_counter()
             try:
-                registry = Registry.load(specs, settings, serving.metrics)
+                found = find_models(settings.models_folder(), settings.engine) if specs is None else specs
+                registry = Registry.load(found, settings, serving.metrics)
             except StartError as error:
                 problem.append(error)
                 self.should_exit = True
@@ -126,7 +143,7 @@ def _run(settings: Settings, specs: list[ModelSpec], listener: socket.socket) ->
     return 0
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, name: str) -> socket.socket:
     """The listening socket, taken before anything heavy is loaded. Raises StartError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -134,7 +151,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(
-            f"can't listen on {host}:{port} ({reason}): set PORT to a free port, or HOST to an address of this machine."
+            f"can't listen on {host}:{port} ({reason}): set {name} to a free port, or HOST to an address of this machine."
         ) from None
 
 

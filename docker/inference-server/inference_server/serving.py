@@ -38,6 +38,12 @@ class Serving:
             raise RequestError(503, "The models are still loading: try again in a moment.", "loading", retry_after=1)
         return self.loaded
 
+    def trouble(self) -> str:
+        """Why no work should be sent now: the phase, or that an engine is unwell; empty when all is well."""
+        if self.phase is not Phase.READY:
+            return self.phase
+        return "unwell" if self.loaded and self.loaded.unwell() else ""
+
 
 def serving(request: Request) -> Serving:
     """The Serving of the app that got this request."""

@@ -1,12 +1,15 @@
 """Settings from the environment: one table, read once at the start, wrong values refused in a sentence."""
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from inference_server.errors import StartError
+
+ROUTE = re.compile(r"/[A-Za-z0-9._~:@!$&'()*+,;=%/-]*")
 
 
 def _setting(
@@ -27,7 +30,16 @@ class Settings:
 
     host: str = _setting("0.0.0.0", "Address to listen on.")
     port: int = _setting(8080, "Port to listen on; `inference-server health` follows it.", low=1, high=65535)
-    model_path: str = _setting("", "Folder with the models; empty means the ones that come with the server.")
+    grpc_port: int = _setting(
+        0, "Port for the Open Inference Protocol over gRPC, 8081 by KServe's custom; 0: off.", low=0, high=65535
+    )
+    aip_http_port: int = _setting(
+        0, "Vertex AI's name for PORT; where both are set this one counts.", low=0, high=65535
+    )
+    aip_health_route: str = _setting("", "Vertex AI: a path that answers as `/ready` does.")
+    aip_predict_route: str = _setting("", "Vertex AI: a path that answers as `POST /vertex/predict` does.")
+    aip_storage_uri: str = _setting("", "Vertex AI: where the model is, as `gs://bucket/folder` or a local folder.")
+    model_path: str = _setting("", "Folder with the models; where the server looks without it stands below.")
     engine: str = _setting(
         "auto",
         "Engine for text models: `auto` takes ONNX where a folder has it.",
@@ -50,9 +62,34 @@ class Settings:
     drain_seconds: float = _setting(8.0, "After SIGTERM, time for running requests; `docker stop` waits 10.", low=0)
     log_level: str = _setting("info", "`debug` also logs health probes.", one_of=("debug", "info", "warning", "error"))
 
+    @property
+    def model_is_remote(self) -> bool:
+        """Whether ``models_folder`` has to fetch the model first."""
+        return not self.model_path and self.aip_storage_uri.startswith("gs://")
+
     def models_folder(self) -> Path:
-        """MODEL_PATH, or the models that come with the server."""
-        return Path(self.model_path) if self.model_path else bundled_models()
+        """MODEL_PATH, else AIP_STORAGE_URI, else what SageMaker unpacked, else the models that come with the server.
+
+        Raises StartError; a model in a bucket is copied to this machine first, which takes its time.
+        """
+        if self.model_path:
+            return Path(self.model_path)
+        if self.aip_storage_uri:
+            from inference_server.storage import local_folder  # only Vertex needs it
+
+            return local_folder(self.aip_storage_uri)
+        unpacked = sagemaker_model()
+        try:
+            return unpacked if any(unpacked.iterdir()) else bundled_models()
+        except (FileNotFoundError, NotADirectoryError):
+            return bundled_models()
+        except PermissionError:
+            return unpacked  # refused in a sentence by whoever reads it
+
+
+def sagemaker_model() -> Path:
+    """Where SageMaker unpacks model.tar.gz; SAGEMAKER_BASE_DIR moves it, as in AWS's own inference toolkit."""
+    return Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / "model"
 
 
 def bundled_models() -> Path:
@@ -70,6 +107,14 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if text:
             given[item.name] = _convert(item.name.upper(), text, type(item.default), item.metadata)
     settings = Settings(**given)
+    for name in ("aip_health_route", "aip_predict_route"):
+        route = getattr(settings, name)
+        if route and not ROUTE.fullmatch(route):
+            raise StartError(f"{name.upper()}={route} is not a path: write it as /v1/predict.")
+    if settings.aip_http_port:
+        settings = replace(settings, port=settings.aip_http_port)
+    if settings.grpc_port == settings.port:
+        raise StartError(f"GRPC_PORT={settings.grpc_port} is HTTP's port, too: choose another.")
     if settings.default_new_tokens > settings.max_new_tokens and "default_new_tokens" in given:
         raise StartError(
             f"DEFAULT_NEW_TOKENS={settings.default_new_tokens} is more than MAX_NEW_TOKENS={settings.max_new_tokens}: lower the first."

@@ -48,9 +48,9 @@ class Server:
     """A server process. Its output goes to a file: a pipe nobody reads would stop it."""
 
     def __init__(self, **settings: object) -> None:
-        self.port = free_port()
+        self.port = int(str(settings.get("AIP_HTTP_PORT") or free_port()))
         self.url = f"http://127.0.0.1:{self.port}"
-        self.settings = {"HOST": "127.0.0.1", **settings, "PORT": self.port}
+        self.settings = {"HOST": "127.0.0.1", "PORT": self.port, **settings}
         self._folder = tempfile.TemporaryDirectory()
         self._output = Path(self._folder.name) / "output"
         with self._output.open("w") as output:

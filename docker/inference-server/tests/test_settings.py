@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from inference_server.errors import StartError
-from inference_server.settings import Settings, _quota, read_settings, usable_cpus
+from inference_server.settings import Settings, _quota, bundled_models, read_settings, usable_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTHING_SET = {"model_path": "the models beside the package"}
 
 
 def test_readme_lists_every_setting_with_its_default_and_text() -> None:
@@ -18,7 +19,7 @@ def test_readme_lists_every_setting_with_its_default_and_text() -> None:
     wanted = [
         (
             item.name.upper(),
-            f"`{item.default}`" if item.default != "" else "the models beside the package",
+            f"`{item.default}`" if item.default != "" else NOTHING_SET.get(item.name, "none"),
             item.metadata["text"],
         )
         for item in fields(Settings)
@@ -36,12 +37,39 @@ def test_values_are_converted() -> None:
     assert (given.port, given.drain_seconds, given.engine, given.model_path) == (9000, 2.5, "onnx", "/Some/Path")
 
 
+def test_which_port_counts() -> None:
+    """Vertex AI asks at AIP_HTTP_PORT whatever else is set; Cloud Run and everybody else say PORT."""
+    assert read_settings({"PORT": "9000"}).port == 9000
+    assert read_settings({"PORT": "9000", "AIP_HTTP_PORT": "9001"}).port == 9001
+    assert read_settings({"PORT": "9000", "AIP_HTTP_PORT": "0"}).port == 9000
+    assert read_settings({"AIP_HTTP_PORT": "9001"}).port == 9001
+
+
+def test_where_the_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MODEL_PATH, else AIP_STORAGE_URI, else what SageMaker unpacked, else the models that come along."""
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    assert read_settings({}).models_folder() == bundled_models()
+    (tmp_path / "model").mkdir()
+    assert read_settings({}).models_folder() == bundled_models()
+    (tmp_path / "model" / "model.onnx").touch()
+    assert read_settings({}).models_folder() == tmp_path / "model"
+    assert read_settings({"AIP_STORAGE_URI": f"file://{tmp_path}"}).models_folder() == tmp_path
+    assert read_settings({"AIP_STORAGE_URI": str(tmp_path)}).models_folder() == tmp_path
+    assert read_settings({"AIP_STORAGE_URI": "/x", "MODEL_PATH": "/y"}).models_folder() == Path("/y")
+    with pytest.raises(StartError, match="is neither gs://bucket/folder nor a local folder"):
+        read_settings({"AIP_STORAGE_URI": "s3://bucket/folder"}).models_folder()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("PORT", "http", "PORT=http is not a whole number."),
         ("PORT", "70000", "PORT=70000 is out of range: it has to be from 1 to 65535."),
         ("PORT", "80.5", "PORT=80.5 is not a whole number."),
+        ("GRPC_PORT", "8080", "GRPC_PORT=8080 is HTTP's port, too: choose another."),
+        ("AIP_HTTP_PORT", "http", "AIP_HTTP_PORT=http is not a whole number."),
+        ("AIP_PREDICT_ROUTE", "predict", "AIP_PREDICT_ROUTE=predict is not a path: write it as /v1/predict."),
+        ("AIP_HEALTH_ROUTE", "/{x}", "AIP_HEALTH_ROUTE=/{x} is not a path: write it as /v1/predict."),
         ("MAX_BATCH", "0", "MAX_BATCH=0 is out of range: it has to be at least 1."),
         ("STALL_SECONDS", "soon", "STALL_SECONDS=soon is not a number."),
         ("DRAIN_SECONDS", "nan", "DRAIN_SECONDS=nan is out of range: it has to be at least 0."),

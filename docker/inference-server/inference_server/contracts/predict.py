@@ -1,16 +1,14 @@
 """The plain contract: /predict for one input, /batch_predict for many, each item with its own answer or its own error."""
 
-import asyncio
 import time
-import uuid
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from inference_server.answers import answer_all, class_answer, named, text_answer
 from inference_server.contracts.connection import while_connected
-from inference_server.engines.base import Floats, Sampling
+from inference_server.engines.base import Sampling
 from inference_server.errors import RequestError
 from inference_server.registry import ClassModel, TextModel
 from inference_server.serving import answered_by, serving
@@ -91,11 +89,11 @@ async def predict(body: PredictRequest, request: Request) -> dict[str, Any]:
     start = time.perf_counter()
     if isinstance(model, ClassModel):
         scores = await model.classify(model.engine.parse(item)[None])
-        answer = _class_answer(model, scores[0])
+        answer = class_answer(model, scores[0])
     else:
-        answer = await while_connected(request, _text_answer(model, item, _sampling(body, request)))
-        request.state.usage = answer.pop("_usage")
-    return {**_named(model), **answer, "inference_ms": _ms(start)}
+        answer, usage = await while_connected(request, text_answer(model, item, _sampling(body, request)))
+        request.state.usage = usage
+    return {**named(model), **answer, "inference_ms": _ms(start)}
 
 
 @router.post("/batch_predict", summary="Many inputs; one that is bad does not spoil the others")
@@ -116,14 +114,10 @@ async def batch_predict(body: PredictRequest, request: Request) -> dict[str, Any
         )
     model = _model(body, request, next((item for item in items if isinstance(item, list | str)), None))
     start = time.perf_counter()
-    if isinstance(model, ClassModel):
-        answers = await _classify_all(model, items)
-    else:
-        sampling = _sampling(body, request)
-        answers = await while_connected(request, _write_all(model, items, sampling))
+    answers = await while_connected(request, answer_all(model, items, _sampling(body, request)))
     failed = sum("error" in answer for answer in answers)
     return {
-        **_named(model),
+        **named(model),
         "predictions": [{"index": index, **answer} for index, answer in enumerate(answers)],
         "count": len(answers),
         "failed": failed,
@@ -149,69 +143,5 @@ def _sampling(body: PredictRequest, request: Request) -> Sampling:
     return Sampling(body.max_tokens, temperature, seed=body.seed, stop=tuple(body.stop))
 
 
-def _named(model: TextModel | ClassModel) -> dict[str, Any]:
-    return {"model": model.spec.name, "version": model.spec.version}
-
-
 def _ms(start: float) -> float:
     return round((time.perf_counter() - start) * 1000, 3)
-
-
-def _class_answer(model: ClassModel, scores: Floats) -> dict[str, Any]:
-    best = int(scores.argmax())
-    return {
-        "prediction_id": uuid.uuid4().hex,
-        "predicted_class": model.engine.labels[best],
-        "confidence": round(float(scores[best]), 6),
-        "probabilities": {
-            label: round(float(score), 6) for label, score in zip(model.engine.labels, scores, strict=True)
-        },
-    }
-
-
-async def _classify_all(model: ClassModel, items: list[Any]) -> list[dict[str, Any]]:
-    """Good rows in one run of the model, bad rows as errors, in the order they came."""
-    answers: list[dict[str, Any]] = [{} for _ in items]
-    good: list[tuple[int, Floats]] = []
-    for index, item in enumerate(items):
-        try:
-            good.append((index, model.engine.parse(item)))
-        except RequestError as error:
-            answers[index] = error.body()
-    if good:
-        scores = await model.classify(np.stack([row for _, row in good]))
-        for (index, _), line in zip(good, scores, strict=True):
-            answers[index] = _class_answer(model, line)
-    return answers
-
-
-async def _text_answer(model: TextModel, item: object, sampling: Sampling) -> dict[str, Any]:
-    if not isinstance(item, str) or not item.strip():
-        raise RequestError(422, f"{model.spec.id} takes a text that is not empty.", "bad_inputs", "inputs")
-    text = ""
-    async for delta in model.chat([{"role": "user", "content": item}], sampling):
-        text += delta.text
-        finish, usage = delta.finish, delta.usage
-    return {
-        "prediction_id": uuid.uuid4().hex,
-        "text": text,
-        "finish_reason": finish,
-        "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-        if usage
-        else None,
-        "_usage": usage,
-    }
-
-
-async def _write_all(model: TextModel, items: list[Any], sampling: Sampling) -> list[dict[str, Any]]:
-    """All texts at the same time: the engine batches them."""
-
-    async def one(item: object) -> dict[str, Any]:
-        try:
-            answer = await _text_answer(model, item, sampling)
-        except RequestError as error:
-            return error.body()
-        del answer["_usage"]
-        return answer
-
-    return list(await asyncio.gather(*(one(item) for item in items)))

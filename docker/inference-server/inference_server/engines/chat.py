@@ -61,7 +61,12 @@ class ChatTokenizer:
             raise RequestError(
                 422, f"The model's chat template refused these messages: {error}", "bad_messages", "messages"
             ) from None
-        return self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError):  # JSON can write half a character ("\\ud800"), which is no text
+            raise RequestError(
+                422, "The text holds half a character: send whole ones.", "bad_text", "messages"
+            ) from None
 
     def words(self) -> "TokenText":
         """A fresh stream from tokens to text."""
