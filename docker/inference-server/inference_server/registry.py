@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from inference_server.engines import load
-from inference_server.engines.base import Delta, Floats, Generate, Predict, Sampling
+from inference_server.engines.base import Delta, Floats, Generate, Predict, Prompt, Sampling
 from inference_server.errors import RequestError
 from inference_server.metrics import Metrics
 from inference_server.models import Kind, ModelSpec, version_key
@@ -40,14 +40,18 @@ class TextModel(LoadedModel):
         super().__init__(spec, metrics)
         self.engine = engine
 
-    async def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """The answer as a stream; the first delta is awaited by whoever asks, so that an early error still gets its status code."""
+    def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """The answer to a chat as a stream."""
+        return self.complete([messages], sampling)
+
+    async def complete(self, prompts: list[Prompt], sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """All answers as one stream; the first delta is awaited by whoever asks, so that an early error still gets its status code."""
         start = time.perf_counter()
         metrics, labels = self.metrics, self.labels
         metrics.requests.labels(*labels).inc()
         first, whole = True, False
         try:
-            async with aclosing(await self.engine.generate(messages, sampling)) as stream:
+            async with aclosing(await self.engine.generate(prompts, sampling)) as stream:
                 async for delta in stream:
                     if first:
                         metrics.first_token.labels(*labels).observe(time.perf_counter() - start)

@@ -194,7 +194,7 @@ def test_transformers_where_there_is_torch() -> None:
         engine = load(find_models(MODELS / "tutor", engine_name)[0], Settings(slots=1))
         assert isinstance(engine, GenerateEngine)
         stream = await engine.generate(
-            [{"role": "user", "content": "What is a Docker image?"}], Sampling(max_tokens=40)
+            [[{"role": "user", "content": "What is a Docker image?"}]], Sampling(max_tokens=40)
         )
         text = "".join([delta.text async for delta in stream])
         engine.close()
