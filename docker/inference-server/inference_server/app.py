@@ -6,6 +6,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from inference_server import __version__
+from inference_server.access import Access
 from inference_server.contracts import openai, ops, predict
 from inference_server.errors import RequestError
 from inference_server.middleware import BodyLimit, RequestContext
@@ -25,6 +26,7 @@ def create_app(serving: Serving) -> FastAPI:
     for contract in (ops, predict, openai):
         app.include_router(contract.router)
     app.add_middleware(BodyLimit, limit=serving.settings.max_body_bytes)
+    app.add_middleware(Access, serving=serving)
     app.add_middleware(RequestContext, serving=serving)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

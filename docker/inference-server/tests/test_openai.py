@@ -20,7 +20,7 @@ QUESTION = [{"role": "system", "content": "Answer in short."}, {"role": "user", 
 
 
 def test_models(client: Any) -> None:
-    assert [model.id for model in client.models.list()] == ["tutor", "tutor:1"]
+    assert [model.id for model in client.models.list()] == ["embedder", "embedder:1", "tutor", "tutor:1"]
     assert client.models.retrieve("tutor:1").owned_by == "inference-server"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4o")
@@ -91,7 +91,7 @@ def test_stop_and_seed(client: Any) -> None:
         (
             {"model": "gpt-4o"},
             openai.NotFoundError,
-            "The model 'gpt-4o' is not loaded; loaded: digits:1, digits:2, tutor:1.",
+            "The model 'gpt-4o' is not loaded; loaded: digits:1, digits:2, embedder:1, tutor:1.",
         ),
         (
             {"model": "digits"},
@@ -100,8 +100,14 @@ def test_stop_and_seed(client: Any) -> None:
         ),
         ({"messages": []}, openai.BadRequestError, "messages: List should have at least 1 item"),
         ({"messages": [{"role": "robot", "content": "x"}]}, openai.BadRequestError, "messages.0.role: Input should be"),
-        ({"n": 2}, openai.BadRequestError, "This server does not support n=2: leave it out."),
-        ({"logprobs": True}, openai.BadRequestError, "does not support logprobs"),
+        ({"n": 17}, openai.BadRequestError, "n is 17 and this server gives at most 16 answers: ask for fewer."),
+        ({"top_logprobs": 3}, openai.BadRequestError, "top_logprobs needs logprobs: true beside it."),
+        ({"logprobs": True, "top_logprobs": 21}, openai.BadRequestError, "top_logprobs: Input should be less than"),
+        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "does not support tools="),
+        ({"logit_bias": {"99999": 1}}, openai.BadRequestError, "its ids go from 0 to 3071"),
+        ({"logit_bias": {"x": 1}}, openai.BadRequestError, "logit_bias"),
+        ({"max_tokens": "5"}, openai.BadRequestError, "max_tokens: Input should be a valid integer"),
+        ({"model": "embedder"}, openai.BadRequestError, "embedder:1 can't answer this kind of request"),
         ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "does not support response_format"),
         ({"temperature": 3}, openai.BadRequestError, "temperature: Input should be less than or equal to 2"),
         ({"max_tokens": 100_000}, openai.BadRequestError, "max_tokens is 100000 and this server gives at most 512"),

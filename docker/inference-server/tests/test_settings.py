@@ -18,7 +18,11 @@ def test_readme_lists_every_setting_with_its_default_and_text() -> None:
     wanted = [
         (
             item.name.upper(),
-            f"`{item.default}`" if item.default != "" else "the models beside the package" if item.name == "model_path" else "",
+            f"`{item.default}`"
+            if item.default != ""
+            else "the models beside the package"
+            if item.name == "model_path"
+            else "",
             item.metadata["text"],
         )
         for item in fields(Settings)

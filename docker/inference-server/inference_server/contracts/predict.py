@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from inference_server.contracts.connection import while_connected
 from inference_server.engines.base import Floats, Sampling
 from inference_server.errors import RequestError
-from inference_server.registry import ClassModel, TextModel
+from inference_server.registry import ClassModel, EmbedModel, TextModel
 from inference_server.serving import answered_by, serving
 
 router = APIRouter(tags=["predict"])
@@ -140,6 +140,7 @@ def _model(body: PredictRequest, request: Request, example: object) -> TextModel
         body.version,
     )
     answered_by(request, model)
+    assert not isinstance(model, EmbedModel)  # pick gives those to who asks for them only
     return model
 
 

@@ -99,6 +99,9 @@ class Generate(Engine, Protocol):
         be run, and at any time when it took longer than it may. Closing the stream cancels the request and frees its slots.
         """
 
+    def text_of(self, prompt: Prompt) -> str:
+        """A plain prompt as text, also where it came as token ids. Raises RequestError."""
+
 
 class Embed(Engine, Protocol):
     """Text in, a vector of length 1 out."""

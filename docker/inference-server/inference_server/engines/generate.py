@@ -156,6 +156,10 @@ class GenerateEngine(EngineLoop):
             self.wake.notify()
         return self._stream(job)
 
+    def text_of(self, prompt: Prompt) -> str:
+        """See ``base.Generate``."""
+        return prompt if isinstance(prompt, str) else self._tokenizer.decode(self._encode(prompt)[0])
+
     def _encode(self, prompt: Prompt) -> tuple[list[int], bool]:
         """(token ids, whether the answer goes on in the middle of a plain text). Raises RequestError."""
         if isinstance(prompt, str):
