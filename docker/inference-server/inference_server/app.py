@@ -1,5 +1,7 @@
 """The ASGI app: contracts as routers, errors as sentences in one shape."""
 
+from functools import partial
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -10,6 +12,7 @@ from inference_server.access import Access
 from inference_server.contracts import openai, ops, predict
 from inference_server.errors import RequestError
 from inference_server.middleware import BodyLimit, RequestContext
+from inference_server.openapi import document
 from inference_server.serving import Serving
 
 
@@ -31,6 +34,7 @@ def create_app(serving: Serving) -> FastAPI:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.openapi = partial(document, app, serving)  # type: ignore[method-assign]
     return app
 
 

@@ -18,8 +18,8 @@ LONGEST_WORD = 40  # a longer one is no word; its pieces would only cost time
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits in lower case, cut where they are too long."""
-    return [word[:LONGEST_WORD] for word in WORD.findall(text.lower())]
+    """Runs of letters and digits in lower case, cut where they are too long; a text of signs alone is one word."""
+    return [word[:LONGEST_WORD] for word in WORD.findall(text.lower()) or [text]]
 
 
 def features(tokens: list[str], rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

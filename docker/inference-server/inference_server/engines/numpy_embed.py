@@ -70,13 +70,11 @@ class EmbedEngine:
         return np.concatenate(parts), tokens
 
     def _run(self, texts: list[str]) -> tuple[Floats, int]:
-        """Vectors and tokens of a few texts. Raises RequestError for one that has no words or too many."""
+        """Vectors and tokens of a few texts. Raises RequestError for one that has too many."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         total = 0
         for at, text in enumerate(texts):
             tokens = words(text)
-            if not tokens:
-                raise RequestError(422, "A text has no words in it: there is nothing to embed.", "empty_input", "input")
             if len(tokens) > self._longest:
                 raise RequestError(
                     422,

@@ -1,13 +1,22 @@
 """/v1/chat/completions, after https://platform.openai.com/docs/api-reference/chat."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from inference_server.contracts.openai.shapes import Completion, Json, Shape, answer, errors, token_text
+from inference_server.contracts.openai.shapes import (
+    WHOLE,
+    Completion,
+    Json,
+    Positive,
+    Shape,
+    answer,
+    errors,
+    token_text,
+)
 from inference_server.engines.base import Delta, TokenLogprob
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -62,9 +71,9 @@ class ChatRequest(Completion):
     }
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: Positive | None = None
     logprobs: bool | None = False
-    top_logprobs: int | None = Field(None, ge=0, le=TOP)
+    top_logprobs: Annotated[int, Field(ge=0, le=TOP), WHOLE] | None = None
 
 
 class ChatShape(Shape):
@@ -116,7 +125,7 @@ def _token(token: bytes, logprob: float) -> Json:
 async def chat(body: ChatRequest, request: Request) -> Response:
     """``stream`` makes events, ``n`` several answers, ``logprobs`` the model's own log-probability of each token."""
     settings = serving(request).settings
-    body.check(settings.slots)
+    body.check(settings)
     if body.top_logprobs and not body.logprobs:
         raise RequestError(400, "top_logprobs needs logprobs: true beside it.", "bad_request", "top_logprobs")
     logprobs = (body.top_logprobs or 0) if body.logprobs else None

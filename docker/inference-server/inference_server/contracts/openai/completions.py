@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ConfigDict, Field
 
-from inference_server.contracts.openai.shapes import Completion, Json, Shape, answer, errors, token_text
+from inference_server.contracts.openai.shapes import WHOLE, Completion, Json, Shape, answer, errors, token_text
 from inference_server.engines.base import Delta, Prompt, TokenLogprob
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -16,7 +16,7 @@ from inference_server.serving import serving
 router = APIRouter(prefix="/v1", tags=["openai"])
 TOP = 5
 DEFAULT_TOKENS = 16
-Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Ids = Annotated[list[Annotated[int, Field(ge=0), WHOLE]], Field(min_length=1)]
 
 
 class CompletionRequest(Completion):
@@ -35,7 +35,7 @@ class CompletionRequest(Completion):
         | Annotated[list[Ids], Field(min_length=1)]
     )
     echo: bool | None = False
-    logprobs: int | None = Field(None, ge=0, le=TOP)
+    logprobs: Annotated[int, Field(ge=0, le=TOP), WHOLE] | None = None
 
     def prompts(self) -> list[Prompt]:
         """One for each text that is to go on."""
@@ -93,7 +93,7 @@ class TextShape(Shape):
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Answer k of prompt p has the index p * n + k. Without max_tokens there are 16, as at OpenAI."""
     settings = serving(request).settings
-    body.check(settings.slots)
+    body.check(settings)
     if body.echo and body.logprobs is not None:
         raise RequestError(
             400,

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from inference_server.contracts.openai.shapes import errors
+from inference_server.contracts.openai.shapes import Positive, errors
 from inference_server.engines.base import Floats, Usage
 from inference_server.errors import RequestError
 from inference_server.serving import answered_by, serving
@@ -32,13 +32,13 @@ class EmbeddingRequest(BaseModel):
         None, max_length=200, description="Name, or name:version; without it the first embedding model."
     )
     encoding_format: Literal["float", "base64"] | None = "float"
-    dimensions: int | None = Field(None, ge=1, description="Keep this many, scaled to length 1 again.")
+    dimensions: Positive | None = Field(None, description="Keep this many, scaled to length 1 again.")
 
     @field_validator("input", mode="before")
     @classmethod
     def _texts_only(cls, value: object) -> object:
         """Token ids belong to one model's tokenizer, and this kind of model has none."""
-        if isinstance(value, list) and value and isinstance(value[0], int | list):
+        if isinstance(value, list) and value and isinstance(value[0], int | float | list):
             raise PydanticCustomError("token_ids", "This server embeds texts: send strings, not token ids")
         return value
 

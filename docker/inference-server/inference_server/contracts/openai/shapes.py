@@ -9,15 +9,19 @@ from typing import Annotated, Any, ClassVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference_server.contracts.connection import while_connected
 from inference_server.engines.base import Delta, Prompt, Sampling, TokenLogprob, Usage
 from inference_server.errors import RequestError
 from inference_server.serving import answered_by, serving
+from inference_server.settings import Settings
 
 Json = dict[str, Any]
 STOPS = 4
+# JSON knows one kind of number: 1.0 is a whole one.
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+Positive = Annotated[int, Field(ge=1), WHOLE]
 TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
 ERROR: Json = {
     "type": "object",
@@ -37,6 +41,7 @@ ERROR: Json = {
 }
 MEANINGS = {
     400: "The request is wrong; the message says where.",
+    401: "An API key is missing or unknown.",
     404: "No such model.",
     413: "The body is too large.",
     415: "The body is not JSON.",
@@ -59,6 +64,8 @@ def errors(*statuses: int) -> dict[int | str, Json]:
 class StreamOptions(BaseModel):
     """``include_usage``: one more chunk at the end, with the token counts."""
 
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool | None = False
 
 
@@ -73,10 +80,10 @@ class Completion(BaseModel):
     model: str | None = Field(
         None, max_length=200, description="Name, or name:version; without it the first text model."
     )
-    n: int | None = Field(1, ge=1, description="Answers; the prompt is read once for all.")
+    n: Positive | None = Field(1, description="Answers; the prompt is read once for all.")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: Positive | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     frequency_penalty: float | None = Field(0, ge=-2, le=2, allow_inf_nan=False)
@@ -84,13 +91,23 @@ class Completion(BaseModel):
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = Field(
         None, max_length=1024, description="Token id to what is added to its logit."
     )
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: Annotated[int, WHOLE] | None = None
     stop: Annotated[str, Field(max_length=256)] | list[Annotated[str, Field(min_length=1, max_length=256)]] | None = (
         None
     )
 
-    def check(self, slots: int) -> None:
+    def check(self, settings: Settings) -> None:
         """Raise RequestError 400 for a field that is asked for and can't be had."""
+        slots, most = settings.slots, settings.max_new_tokens
+        for name in ("max_tokens", "max_completion_tokens"):
+            wanted = getattr(self, name, None) or 0
+            if wanted > most:
+                raise RequestError(
+                    400,
+                    f"{name} is {wanted} and this server gives at most {most}: ask for fewer.",
+                    "max_tokens_too_large",
+                    name,
+                )
         for name, value in (self.model_extra or {}).items():
             harmless, instead = self.unsupported.get(name, ((value,), ""))
             if value is not None and value not in harmless:
