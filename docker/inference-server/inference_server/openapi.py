@@ -48,6 +48,9 @@ def document(app: FastAPI, serving: Serving) -> dict[str, Any]:
         for choice in properties["stop"]["anyOf"]:
             if choice.get("type") == "array":
                 choice["maxItems"] = STOPS
+        for choice in properties["logit_bias"]["anyOf"]:
+            if choice.get("type") == "object":
+                choice["additionalProperties"] = False
         for name, (harmless, instead) in model.unsupported.items():
             properties[name] = {"enum": [*harmless, None], "description": f"Not supported: {instead}."}
     if serving.loaded:

@@ -59,7 +59,7 @@ def test_keys(guarded: tuple[Server, Path]) -> None:
         assert refused.value.response.headers["x-request-id"]
     body = {"inputs": "Hi", "model": "tutor", "max_tokens": 1}
     assert server.client.post("/predict", json=body, headers={"x-api-key": BOB}).status_code == 200
-    assert server.client.post("/predict", json=body, headers={"Authorization": b"Bearer \xff"}).status_code == 401
+    assert server.client.post("/predict", json=body, headers={b"Authorization": b"Bearer \xff"}).status_code == 401
     for path in ("/predict", "/v1/chat/completions", "/nothing"):
         assert server.client.post(path, json=body).status_code == 401
     assert server.client.get("/v1/models").status_code == 401
@@ -159,6 +159,21 @@ def test_the_queue_is_fair() -> None:
     assert 0 < order.index("late") + 1 <= 2
     assert order.count("late") == 2 - (order.count("greedy") < 4)
     assert len(queue) == 100 + 3 + 2 - 10 - 8 - 9
+
+
+def test_nothing_follows_what_was_given_up() -> None:
+    """One answer of several ends at once while its client hangs up: the account is settled, and asked for what comes after."""
+    queue: FairQueue[Work] = FairQueue()
+    first, second = Work("one"), Work("one")
+    queue.push(first)
+    queue.push(second)
+    assert queue.pop() is first
+    queue.drop("one", {second})
+    queue.done(first, 10)
+    assert queue.pop_after(first, lambda other: True) is None
+    queue.done(first, 10)
+    assert queue.pop() is None
+    assert len(queue) == 0
 
 
 def test_who_was_away_saved_nothing_up() -> None:

@@ -1,6 +1,7 @@
 """The server against its own OpenAPI document, by schemathesis: every check, no 5xx."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,5 +26,6 @@ def test_the_server_does_what_its_document_says(server: Server, tmp_path: Path) 
         command, cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
-    assert "No issues found" in ended.stdout, ended.stdout[-2000:]
+    asked = re.search(r"(\d+) generated, \1 passed", ended.stdout)
+    assert asked and int(asked[1]) > 500, ended.stdout[-2000:]
     assert server.client.get("/health").status_code == 200

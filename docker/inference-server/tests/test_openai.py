@@ -191,7 +191,7 @@ def test_logprobs_are_the_models_own(client: Any) -> None:
     choice = client.chat.completions.create(**options).choices[0]
     content = choice.logprobs.content
     assert bytes(byte for each in content for byte in each.bytes).decode() == choice.message.content
-    ids = tokenizer.encode(QUESTION)
+    ids, token = tokenizer.encode(QUESTION), 0
     by_bytes = {tokenizer.token_bytes(token): token for token in range(6, tokenizer.vocabulary)}
     for at, each in enumerate(content):
         logits = (model.step([token]) if at else model.prefill(0, ids)).reshape(-1).astype(np.float64)
@@ -296,7 +296,7 @@ def test_completions(client: Any) -> None:
 def test_completion_errors(client: Any, change: dict[str, Any], said: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(**{"model": "tutor", "prompt": "Hi", **change})
-    assert said in refused.value.body["message"]  # type: ignore[index]
+    assert said in refused.value.body["message"]
 
 
 def test_embeddings(client: Any, server: Server) -> None:
@@ -329,7 +329,7 @@ def test_embeddings(client: Any, server: Server) -> None:
     ):
         with pytest.raises(openai.BadRequestError) as refused:
             client.embeddings.create(**{"model": "embedder", **wrong})
-        assert said in refused.value.body["message"]  # type: ignore[index]
+        assert said in refused.value.body["message"]
     assert server.client.post("/predict", json={"inputs": "a", "model": "embedder"}).status_code == 422
 
 
@@ -346,7 +346,7 @@ def test_the_embedding_model_finds_what_its_card_says() -> None:
     from inference_server.settings import Settings
 
     sys.path.insert(0, str(ROOT / "training" / "tutor"))
-    from corpus import load
+    from corpus import load  # type: ignore[import-not-found]
 
     entries = load().entries
     folder = MODELS / "embedder" / "1"

@@ -67,8 +67,8 @@ class FairQueue(Generic[Item]):
 
     def pop_after(self, item: Item, fits: Callable[[Item], bool]) -> Item | None:
         """The next in line of the same client, if it ``fits``: work that is best done together with ``item``."""
-        account = self._accounts[item.client]
-        return self._take(account) if account.waiting and fits(account.waiting[0]) else None
+        account = self._accounts.get(item.client)
+        return self._take(account) if account and account.waiting and fits(account.waiting[0]) else None
 
     def done(self, item: Item, used: int) -> None:
         """What ``pop`` gave is over and took ``used`` tokens."""

@@ -8,6 +8,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from inference_server.contracts.openai.shapes import (
+    FINISH,
+    INDEX,
+    LOGPROBS,
     WHOLE,
     Completion,
     Json,
@@ -15,6 +18,7 @@ from inference_server.contracts.openai.shapes import (
     Shape,
     answer,
     errors,
+    reply,
     token_text,
 )
 from inference_server.engines.base import Delta, TokenLogprob
@@ -25,6 +29,13 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 TOP = 20
 CHECK_IT = "leave it out, ask for JSON in the prompt and check what comes"
 NO_TOOLS = "leave it out, describe the tools in the prompt and read the call from the text"
+
+MESSAGE: Json = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {"role": {"const": "assistant"}, "content": {"type": "string"}},
+}
+CHOICE: Json = {"index": INDEX, "message": MESSAGE, "logprobs": LOGPROBS, "finish_reason": FINISH}
 
 
 class Part(BaseModel):
@@ -120,7 +131,7 @@ def _token(token: bytes, logprob: float) -> Json:
 @router.post(
     "/chat/completions",
     summary="An answer to a chat, whole or as server-sent events",
-    responses=errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("chat.completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 503, 504),
 )
 async def chat(body: ChatRequest, request: Request) -> Response:
     """``stream`` makes events, ``n`` several answers, ``logprobs`` the model's own log-probability of each token."""

@@ -8,7 +8,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ConfigDict, Field
 
-from inference_server.contracts.openai.shapes import WHOLE, Completion, Json, Shape, answer, errors, token_text
+from inference_server.contracts.openai.shapes import (
+    FINISH,
+    INDEX,
+    LOGPROBS,
+    WHOLE,
+    Completion,
+    Json,
+    Shape,
+    answer,
+    errors,
+    reply,
+    token_text,
+)
 from inference_server.engines.base import Delta, Prompt, TokenLogprob
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -17,6 +29,8 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 TOP = 5
 DEFAULT_TOKENS = 16
 Ids = Annotated[list[Annotated[int, Field(ge=0), WHOLE]], Field(min_length=1)]
+
+CHOICE: Json = {"index": INDEX, "text": {"type": "string"}, "logprobs": LOGPROBS, "finish_reason": FINISH}
 
 
 class CompletionRequest(Completion):
@@ -88,7 +102,7 @@ class TextShape(Shape):
 @router.post(
     "/completions",
     summary="A text that goes on, whole or as server-sent events",
-    responses=errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("text_completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 503, 504),
 )
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Answer k of prompt p has the index p * n + k. Without max_tokens there are 16, as at OpenAI."""

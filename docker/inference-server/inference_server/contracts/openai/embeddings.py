@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from inference_server.contracts.openai.shapes import Positive, errors
+from inference_server.contracts.openai.shapes import INDEX, Json, Positive, errors, reply
 from inference_server.engines.base import Floats, Usage
 from inference_server.errors import RequestError
 from inference_server.serving import answered_by, serving
@@ -18,6 +18,12 @@ from inference_server.serving import answered_by, serving
 router = APIRouter(prefix="/v1", tags=["openai"])
 MOST_TEXTS = 2048  # OpenAI's limit
 Text = Annotated[str, Field(min_length=1)]
+
+ITEM: Json = {
+    "object": {"const": "embedding"},
+    "index": INDEX,
+    "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}]},
+}
 
 
 class EmbeddingRequest(BaseModel):
@@ -44,7 +50,9 @@ class EmbeddingRequest(BaseModel):
 
 
 @router.post(
-    "/embeddings", summary="Texts as vectors of length 1", responses=errors(400, 404, 413, 415, 429, 500, 503, 504)
+    "/embeddings",
+    summary="Texts as vectors of length 1",
+    responses=reply("list", "data", ITEM, streamed=False) | errors(400, 404, 413, 415, 429, 500, 503, 504),
 )
 async def embeddings(body: EmbeddingRequest, request: Request) -> JSONResponse:
     """``base64`` is little-endian float32, which is what the openai package asks for; ``usage`` counts words."""

@@ -61,6 +61,29 @@ def errors(*statuses: int) -> dict[int | str, Json]:
     }
 
 
+def reply(kind: str, items: str, item: Json, streamed: bool = True) -> dict[int | str, Json]:
+    """OpenAPI's 200: an object of this kind with a list of such items and its usage, or, if it can be streamed, events."""
+    counts = {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}}
+    properties: Json = {
+        "object": {"const": kind},
+        "model": {"type": "string", "description": "name:version, the one that answered"},
+        items: {"type": "array", "items": {"type": "object", "required": list(item), "properties": item}},
+        "usage": {"type": "object", "required": list(counts), "properties": counts},
+    }
+    content: Json = {
+        "application/json": {"schema": {"type": "object", "required": list(properties), "properties": properties}}
+    }
+    if streamed:
+        event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+        content["text/event-stream"] = {"schema": event}  # of each event
+    return {200: {"description": "The answer", "content": content}}
+
+
+INDEX: Json = {"type": "integer"}
+FINISH: Json = {"enum": ["stop", "length"]}
+LOGPROBS: Json = {"type": ["object", "null"]}
+
+
 class StreamOptions(BaseModel):
     """``include_usage``: one more chunk at the end, with the token counts."""
 
