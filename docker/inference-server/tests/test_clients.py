@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Server, run, wait_for
+from conftest import Server, free_port, run, wait_for
 from inference_server.clients import address, read_networks
 from inference_server.engines.fair import FairQueue, Pace
 from inference_server.errors import StartError
@@ -95,10 +95,10 @@ def test_keys_that_are_refused_at_the_start(tmp_path: Path) -> None:
         ("ümlaut: abcdefgh\n", "entry 1 is no key"),
     ):
         file.write_text(text)
-        ended = run("serve", API_KEYS_FILE=file, PORT=1)
         with pytest.raises(StartError, match=said):
             Keys(file=str(file))
-        assert ended.returncode == 1
+    ended = run("serve", API_KEYS_FILE=file, PORT=free_port())
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     with pytest.raises(StartError, match="can't be read"):
         Keys(file=str(tmp_path / "nothing"))
     with pytest.raises(StartError, match="API_KEYS: entry 2 is no key"):
@@ -130,7 +130,7 @@ def test_addresses(peer: str, forwarded: list[str], client: str) -> None:
 
 
 def test_proxies_that_are_no_addresses() -> None:
-    ended = run("serve", TRUSTED_PROXIES="10.0.0.0/8,nginx", PORT=0x7FFF)
+    ended = run("serve", TRUSTED_PROXIES="10.0.0.0/8,nginx", PORT=free_port())
     assert ended.returncode == 1
     assert "TRUSTED_PROXIES=10.0.0.0/8,nginx" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
@@ -399,6 +399,6 @@ def test_a_collector_that_is_not_there_costs_nothing_but_spans() -> None:
         assert server.client.get("/v1/models").status_code == 200
         wait_for(lambda: "trace_spans_dropped_total 1.0" in metrics(server), 10)
         assert server.terminate() == 0
-    ended = run("serve", OTEL_EXPORTER_OTLP_ENDPOINT="collector:4318", PORT=0x7FFE)
+    ended = run("serve", OTEL_EXPORTER_OTLP_ENDPOINT="collector:4318", PORT=free_port())
     assert ended.returncode == 1
     assert "OTEL_EXPORTER_OTLP_ENDPOINT is no address" in ended.stderr
