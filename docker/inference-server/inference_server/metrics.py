@@ -36,6 +36,7 @@ class Metrics:
         )
         self.running = self._gauge("inference_running_requests", "Requests a model is working on now.", *MODEL)
         self.waiting = self._gauge("inference_waiting_requests", "Requests that wait for a model now.", *MODEL)
+        self.spans_dropped = self._counter("trace_spans_dropped", "Spans that no collector took.")
         self.info = self._gauge("inference_model_info", "1 for each loaded model version.", *MODEL, "kind", "engine")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -5,6 +5,7 @@ Accepted are a repository ``<name>/<version>/``, one model's folder of versions 
 * text, ONNX: ``onnx/model.onnx`` or ``model.onnx`` with ``tokenizer.json`` and ``genai_config.json``
 * text, Hugging Face: ``config.json``, ``*.safetensors``, ``tokenizer.json`` (needs the transformers engine)
 * classes, ONNX: ``model.onnx`` with a ``model.json`` that says ``"kind": "predict"``
+* vectors, NumPy: ``model.npz`` with a ``model.json`` that says ``"kind": "embed"``
 
 Only names and small files are read here; the engines find out whether the weights themselves are whole.
 """
@@ -18,7 +19,8 @@ from typing import Any, Literal
 
 from inference_server.errors import ModelRefused
 
-Kind = Literal["generate", "predict"]
+Kind = Literal["generate", "predict", "embed"]
+AnswerKind = Literal["generate", "predict"]  # what texts and rows are sent to; embeddings have a contract of their own
 HELP = "It can be a model's folder, or a folder of <name>/<version>/ folders."
 KNOWN_STRANGERS = {
     "*.gguf": "GGUF weights; serve those with Ollama or llama.cpp",
@@ -37,7 +39,7 @@ class ModelSpec:
     name: str
     version: str
     kind: Kind
-    engine: Literal["onnx", "transformers"]
+    engine: Literal["onnx", "transformers", "numpy"]
     folder: Path
     weights: Path
     card: dict[str, Any] = field(default_factory=dict)
@@ -132,13 +134,15 @@ def _read(folder: Path, name: str, version: str, engine: str) -> ModelSpec:
         raise ModelRefused(
             f"{folder} has a model.onnx and neither a tokenizer.json (text) nor a model.json (classes): add the one that belongs to it."
         )
-    if kind not in ("generate", "predict"):
-        raise ModelRefused(f'{folder / "model.json"} says kind {kind!r}: this server knows "generate" and "predict".')
-    if kind == "predict":
-        weights = folder / str(card.get("file", "model.onnx"))
+    if kind not in ("generate", "predict", "embed"):
+        raise ModelRefused(
+            f'{folder / "model.json"} says kind {kind!r}: this server knows "generate", "predict" and "embed".'
+        )
+    if kind != "generate":
+        weights = folder / str(card.get("file", "model.onnx" if kind == "predict" else "model.npz"))
         if not weights.is_file():
-            raise ModelRefused(f"{folder} has a model.json and no {weights.name}: copy the ONNX file beside it.")
-        return ModelSpec(name, version, "predict", "onnx", folder, weights, card)
+            raise ModelRefused(f"{folder} has a model.json and no {weights.name}: copy that file beside it.")
+        return ModelSpec(name, version, kind, "onnx" if kind == "predict" else "numpy", folder, weights, card)
     return _read_text_model(folder, name, version, engine, onnx, card)
 
 

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from typing import Any
 
 from inference_server.engines import load
-from inference_server.engines.base import Delta, Floats, Generate, Predict, Sampling
+from inference_server.engines.base import Delta, Embed, Floats, Generate, Predict, Prompt, Sampling
 from inference_server.errors import RequestError
 from inference_server.metrics import Metrics
-from inference_server.models import Kind, ModelSpec, version_key
+from inference_server.models import AnswerKind, Kind, ModelSpec, version_key
 from inference_server.settings import Settings
 
 
@@ -40,14 +40,18 @@ class TextModel(LoadedModel):
         super().__init__(spec, metrics)
         self.engine = engine
 
-    async def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """The answer as a stream; the first delta is awaited by whoever asks, so that an early error still gets its status code."""
+    def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """The answer to a chat as a stream."""
+        return self.complete([messages], sampling)
+
+    async def complete(self, prompts: list[Prompt], sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """All answers as one stream; the first delta is awaited by whoever asks, so that an early error still gets its status code."""
         start = time.perf_counter()
         metrics, labels = self.metrics, self.labels
         metrics.requests.labels(*labels).inc()
         first, whole = True, False
         try:
-            async with aclosing(await self.engine.generate(messages, sampling)) as stream:
+            async with aclosing(await self.engine.generate(prompts, sampling)) as stream:
                 async for delta in stream:
                     if first:
                         metrics.first_token.labels(*labels).observe(time.perf_counter() - start)
@@ -86,11 +90,42 @@ class ClassModel(LoadedModel):
         return scores
 
 
+class EmbedModel(LoadedModel):
+    """A loaded *embed* model."""
+
+    def __init__(self, spec: ModelSpec, engine: Embed, metrics: Metrics) -> None:
+        super().__init__(spec, metrics)
+        self.engine = engine
+
+    async def embed(self, texts: list[str]) -> tuple[Floats, int]:
+        """(vectors of length 1, one line a text; tokens read)."""
+        start = time.perf_counter()
+        self.metrics.requests.labels(*self.labels).inc()
+        try:
+            vectors, tokens = await self.engine.embed(texts)
+        except BaseException as error:
+            self.failed(error)
+            raise
+        self.metrics.seconds.labels(*self.labels).observe(time.perf_counter() - start)
+        self.metrics.prompt_tokens.labels(*self.labels).inc(tokens)
+        return vectors, tokens
+
+
+Model = TextModel | ClassModel | EmbedModel
+MADE: dict[Kind, Any] = {"generate": TextModel, "predict": ClassModel, "embed": EmbedModel}
+ANSWERS_WITH = {"generate": "text", "predict": "classes", "embed": "vectors"}
+WAYS = {
+    "generate": "POST /v1/chat/completions, or /predict with a text",
+    "predict": "POST /predict with rows",
+    "embed": "POST /v1/embeddings",
+}
+
+
 class Registry:
     """Every loaded model version. Without a name: the first of its kind; without a version: the highest."""
 
-    def __init__(self, models: Iterable[TextModel | ClassModel]) -> None:
-        self.models = list(models)
+    def __init__(self, models: Iterable[Model]) -> None:
+        self.models: list[Model] = list(models)
 
     @classmethod
     def load(cls, specs: list[ModelSpec], settings: Settings, metrics: Metrics) -> "Registry":
@@ -99,16 +134,14 @@ class Registry:
         try:
             for spec in specs:
                 engine: Any = load(spec, settings)
-                registry.models.append(
-                    TextModel(spec, engine, metrics) if spec.kind == "generate" else ClassModel(spec, engine, metrics)
-                )
+                registry.models.append(MADE[spec.kind](spec, engine, metrics))
         except BaseException:
             registry.close()
             raise
         return registry
 
-    def pick(self, kind: Kind | None, name: str | None = None, version: str | None = None) -> TextModel | ClassModel:
-        """The model a request asks for; ``name`` may be ``name:version``. Raises RequestError 404."""
+    def pick(self, kind: Kind | None, name: str | None = None, version: str | None = None) -> Model:
+        """The model a request asks for, without ``kind`` one of those that /predict knows; ``name`` may be ``name:version``. Raises RequestError 404."""
         if name and ":" in name:
             name, _, tag = name.partition(":")
             if version and version != tag:
@@ -122,7 +155,7 @@ class Registry:
         fitting = [model for model in self.models if kind in (None, model.spec.kind)]
         if not name:
             if not fitting:
-                what = "text" if kind == "generate" else "classes"
+                what = ANSWERS_WITH[kind or "predict"]
                 raise RequestError(
                     404,
                     f"No loaded model answers with {what}; loaded: {self._listed()}.",
@@ -148,16 +181,22 @@ class Registry:
                     404, f"{name} has no version {version!r}; loaded: {has}.", "model_not_found", "version"
                 )
             chosen = match
-        if kind not in (None, chosen.spec.kind):
-            way = (
-                "POST /predict with rows"
-                if chosen.spec.kind == "predict"
-                else "POST /v1/chat/completions, or /predict with a text"
-            )
+        if chosen.spec.kind != kind and (kind or chosen.spec.kind == "embed"):
             raise RequestError(
-                422, f"{chosen.spec.id} can't answer this kind of request: use {way}.", "wrong_kind", "model"
+                422,
+                f"{chosen.spec.id} can't answer this kind of request: use {WAYS[chosen.spec.kind]}.",
+                "wrong_kind",
+                "model",
             )
         return chosen
+
+    def answerer(
+        self, kind: AnswerKind | None, name: str | None = None, version: str | None = None
+    ) -> TextModel | ClassModel:
+        """The model for what every contract but embeddings asks: a text or a class; ``kind`` None where only its name says which."""
+        model = self.pick(kind, name, version)
+        assert not isinstance(model, EmbedModel)  # pick gives those to who asks for them only
+        return model
 
     def text(self, name: str | None = None, version: str | None = None) -> TextModel:
         """A *generate* model."""
@@ -165,7 +204,13 @@ class Registry:
         assert isinstance(model, TextModel)
         return model
 
-    def is_default(self, model: TextModel | ClassModel) -> bool:
+    def embedder(self, name: str | None = None) -> EmbedModel:
+        """An *embed* model."""
+        model = self.pick("embed", name)
+        assert isinstance(model, EmbedModel)
+        return model
+
+    def is_default(self, model: Model) -> bool:
         """Whether a request that names no version of this model gets this one."""
         return self.pick(model.spec.kind, model.spec.name) is model
 

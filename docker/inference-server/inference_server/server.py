@@ -52,7 +52,10 @@ def _run(
     from inference_server.serving import Phase, Serving
 
     logs.set_up(settings.log_level)
-    serving = Serving(settings)
+    try:
+        serving = Serving(settings)
+    except StartError as error:
+        return _refuse(error)
     problem: list[StartError] = []
 
     class Server(uvicorn.Server):
@@ -137,6 +140,8 @@ def _run(
     Server(config).run(sockets=[listener])
     if serving.loaded:
         serving.loaded.close()
+    if serving.spans:
+        serving.spans.close()
     if problem:
         return _refuse(problem[0])
     log.info("stopped")

@@ -6,10 +6,13 @@ from enum import StrEnum
 
 from starlette.requests import Request
 
+from inference_server.clients import Network, read_networks
 from inference_server.errors import RequestError
+from inference_server.keys import Keys
 from inference_server.metrics import Metrics
-from inference_server.registry import ClassModel, Registry, TextModel
+from inference_server.registry import Model, Registry
 from inference_server.settings import Settings
+from inference_server.tracing import Exporter
 
 
 class Phase(StrEnum):
@@ -30,6 +33,19 @@ class Serving:
     loaded: Registry | None = None
     in_flight: int = 0
     started: float = field(default_factory=time.monotonic)
+    keys: Keys = field(init=False)
+    proxies: tuple[Network, ...] = field(init=False)
+    spans: Exporter | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """What the settings name is read here. Raises StartError."""
+        settings = self.settings
+        self.keys = Keys(settings.api_keys, settings.api_keys_file)
+        self.proxies = read_networks(settings.trusted_proxies)
+        if settings.otel_exporter_otlp_endpoint:
+            self.spans = Exporter(
+                settings.otel_exporter_otlp_endpoint, settings.otel_service_name, self.metrics.spans_dropped
+            )
 
     @property
     def models(self) -> Registry:
@@ -51,6 +67,6 @@ def serving(request: Request) -> Serving:
     return found
 
 
-def answered_by(request: Request, model: TextModel | ClassModel) -> None:
+def answered_by(request: Request, model: Model) -> None:
     """Note which model answers: the reply's headers and the log line name it."""
     request.state.model = model.spec

@@ -19,9 +19,10 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     one_of: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
-    """A dataclass field with what the reader below needs to check it."""
-    return field(default=default, metadata={"text": text, "low": low, "high": high, "one_of": one_of})
+    """A dataclass field with what the reader below needs to check it; one that is ``secret`` is never printed."""
+    return field(default=default, repr=not secret, metadata={"text": text, "low": low, "high": high, "one_of": one_of})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,18 @@ class Settings:
         0.0, "Temperature when the request does not say; 0 repeats exactly.", low=0, high=2
     )
     max_batch: int = _setting(256, "Most items in one `/batch_predict`; above it 413.", low=1)
+    request_timeout_seconds: float = _setting(
+        300.0, "Longest time for one answer, waiting included; then 504, or an error event in a stream.", low=0.1
+    )
+    api_keys: str = _setting(
+        "", "Keys that open the server, with commas between; API_KEYS_FILE hides them better.", secret=True
+    )
+    api_keys_file: str = _setting("", "File with one key a line; read again when it changes.")
+    trusted_proxies: str = _setting("", "Proxies whose X-Forwarded-For is believed: addresses or CIDRs with commas.")
+    otel_exporter_otlp_endpoint: str = _setting(
+        "", "OpenTelemetry collector that gets a span a request, by OTLP/HTTP; such as `http://collector:4318`."
+    )
+    otel_service_name: str = _setting("inference-server", "Name of this server in those spans.")
     stall_seconds: float = _setting(10.0, "`/health` fails when a model's loop has not moved for this long.", low=0.1)
     drain_seconds: float = _setting(8.0, "After SIGTERM, time for running requests; `docker stop` waits 10.", low=0)
     log_level: str = _setting("info", "`debug` also logs health probes.", one_of=("debug", "info", "warning", "error"))

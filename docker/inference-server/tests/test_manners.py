@@ -124,6 +124,7 @@ def test_models_page(server: Server) -> None:
     assert [(model["id"], model["default_version"]) for model in listed] == [
         ("digits:1", False),
         ("digits:2", True),
+        ("embedder:1", True),
         ("tutor:1", True),
     ]
     assert listed[1]["card"]["metrics"]["accuracy"] > listed[0]["card"]["metrics"]["accuracy"]

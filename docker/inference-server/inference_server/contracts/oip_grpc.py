@@ -162,7 +162,7 @@ class OpenInference:
         """The model a request names; an empty version is the server's choice. Raises RequestError."""
         if not name:
             raise RequestError(400, "The request names no model.", "model_not_found")
-        return self._serving.models.pick(None, name, version or None)
+        return self._serving.models.answerer(None, name, version or None)
 
 
 async def receive(stream: "Stream[Any, Any]", kind: Any, limit: int) -> Any:

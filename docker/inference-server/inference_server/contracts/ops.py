@@ -17,7 +17,11 @@ PAGE = (Path(__file__).resolve().parent.parent / "static" / "chat.html").read_te
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'"
 
 
-@router.get("/health", summary="Alive: 503 when a model's loop is dead or stuck")
+# In place of the shape that errors have elsewhere.
+UNWELL: dict[int | str, dict[str, Any]] = {503: {"description": "No; the body says why, in the shape of 200."}}
+
+
+@router.get("/health", summary="Alive: 503 when a model's loop is dead or stuck", responses=UNWELL)
 async def health(request: Request) -> JSONResponse:
     """Liveness. Loading and draining are healthy: restarting a server for them would only lose time."""
     state = serving(request)
@@ -33,7 +37,7 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse(body, 503 if unwell else 200)
 
 
-@router.get("/ready", summary="Ready for work: 503 while loading, draining or unwell")
+@router.get("/ready", summary="Ready for work: 503 while loading, draining or unwell", responses=UNWELL)
 async def ready(request: Request) -> JSONResponse:
     """Readiness."""
     state = serving(request)
