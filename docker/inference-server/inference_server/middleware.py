@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inference_server import traffic
 from inference_server.errors import RequestError, error_body
 from inference_server.serving import Phase, Serving
 
@@ -34,7 +35,9 @@ class RequestContext:
             return
         start = time.perf_counter()
         serving = self._serving
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        given_headers = dict(scope["headers"])
+        given = given_headers.get(b"x-request-id", b"").decode("latin-1")
+        traffic.user_is(given_headers.get(b"x-user-id"))
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -55,7 +58,7 @@ class RequestContext:
                 message = {**message, "headers": headers}
             await send(message)
 
-        serving.in_flight += 1
+        number = serving.begin()
         serving.metrics.http_running.set(serving.in_flight)
         try:
             if serving.phase is Phase.DRAINING and scope["path"] not in PROBES:
@@ -76,7 +79,7 @@ class RequestContext:
                     error_body(500, "Something broke here; the log has it under this request's id.", "bug"),
                 )
         finally:
-            serving.in_flight -= 1
+            serving.end(number)
             serving.metrics.http_running.set(serving.in_flight)
             self._record(scope, status, time.perf_counter() - start)
 

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from inference_server import traffic
 from inference_server.contracts.connection import while_connected
 from inference_server.engines.base import Delta, Sampling, Usage
 from inference_server.errors import RequestError
@@ -63,7 +64,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The fields that matter here; others are looked at in ``UNSUPPORTED``, and what changes nothing (user, metadata …) is accepted."""
+    """The fields that matter here; others are looked at in ``UNSUPPORTED``, and what changes nothing (metadata, store …) is accepted."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -87,6 +88,10 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     seed: int | None = None
     stop: str | list[str] | None = Field(None, max_length=4 * 256)
+    user: str | None = Field(
+        None, description="Keeps one user on one version where traffic is split; so does X-User-Id."
+    )
+    safety_identifier: str | None = Field(None, description="OpenAI's newer name for the same.")
 
     def check(self) -> None:
         """Raise RequestError 400 for a field that is asked for and can't be had."""
@@ -150,6 +155,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     """``model`` in the reply is name:version, the version that answered."""
     body.check()
     state = serving(request)
+    traffic.body_user(body.safety_identifier or body.user)
     model = state.models.text(body.model)
     answered_by(request, model)
     stream = model.chat(
