@@ -30,6 +30,15 @@ def ready(server: Server) -> list[str]:
     return list(reply.json()["models"])
 
 
+def wait_until_loaded(server: Server, name: str, version: str, times: int) -> None:
+    series = f'inference_model_loads_total{{model="{name}",version="{version}"}}'
+    wait_for(lambda: count(server, series) == times, 30)
+
+
+def wait_until_closed(server: Server, versions: int) -> None:
+    wait_for(lambda: server.output().count('"model closed"') == versions, 30)
+
+
 def arrive(source: Path, target: Path, version: str | None = None, **card: object) -> None:
     """Put a version in its place as one should: copied beside it under a hidden name, then moved."""
     hidden = target.parent / f".{target.name}"
@@ -138,12 +147,7 @@ def test_versions_come_change_and_go_under_load(repository: Path, samples: list[
                 spare = config.with_name(".spare")
                 spare.write_text(config.read_text() + " ")
                 spare.rename(config)
-                wait_for(
-                    lambda loads=loads: (
-                        count(server, 'inference_model_loads_total{model="tutor",version="3"}') == loads
-                    ),
-                    30,
-                )
+                wait_until_loaded(server, "tutor", "3", loads)
             shutil.rmtree(repository / "tutor" / "1")
             wait_for(lambda: "tutor:1" not in ready(server), 30)
             shutil.rmtree(repository / "tutor" / "3")
@@ -154,6 +158,7 @@ def test_versions_come_change_and_go_under_load(repository: Path, samples: list[
         finally:
             crowd.stop()
         assert crowd.wrong == []
+        wait_until_closed(server, 5)
         assert {answered for _, _, answered in crowd.replies} == {"tutor:2", "tutor:3", "digits:2", "digits:3"}
         assert server.client.post("/predict", json={"inputs": QUESTION, "version": "1"}).status_code == 404
         assert "inference_model_load_failures_total{" not in server.client.get("/metrics").text
@@ -252,6 +257,33 @@ def test_files_cut_under_a_running_server(repository: Path, samples: list[dict[s
         assert server.terminate() == 0
 
 
+def test_weights_in_a_file_of_their_own_cut_under_a_running_server(repository: Path) -> None:
+    """Large models keep their weights beside the graph, and onnxruntime would map that file: a cut one would end the process."""
+    import onnxruntime
+
+    shutil.rmtree(repository / "tutor" / "2")
+    shutil.rmtree(repository / "digits")
+    model = repository / "tutor" / "1" / "onnx" / "model.onnx"
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(repository / "split.onnx")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "model.onnx.data")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "100")
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (repository / "split.onnx").rename(model)
+    weights = (repository / "model.onnx.data").rename(model.with_name("model.onnx.data"))
+    assert weights.stat().st_size > 1_000_000 > model.stat().st_size
+    ask = {"inputs": QUESTION, "max_tokens": 20}
+    with Server(MODEL_PATH=repository) as server:
+        before = server.client.post("/predict", json=ask).json()["text"]
+        assert weights.name not in Path(f"/proc/{server.process.pid}/maps").read_text()
+        os.truncate(weights, 1000)
+        assert server.client.post("/predict", json=ask).json()["text"] == before
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "models stay as they were" in server.output(), 20)
+        assert server.client.post("/predict", json=ask).json()["text"] == before
+
+
 def test_a_removed_version_finishes_what_it_runs(repository: Path) -> None:
     """A stream that began before its version was taken away comes to its end; then the version is closed."""
     body = {"model": "tutor:2", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 512}
@@ -289,14 +321,13 @@ def test_memory_does_not_grow_with_reloads(repository: Path) -> None:
         return count(server, "process_resident_memory_bytes") / 1e6
 
     config = repository / "tutor" / "2" / "tokenizer_config.json"
-    loads = 'inference_model_loads_total{model="tutor",version="2"}'
     sizes = []
     with Server(MODEL_PATH=repository / "tutor") as server:
         for number in range(2, 22):
             config.write_text(config.read_text() + " ")
             server.process.send_signal(signal.SIGHUP)
-            wait_for(lambda number=number: count(server, loads) == number, 20)
-            wait_for(lambda number=number: server.output().count("model closed") == number - 1, 20)
+            wait_until_loaded(server, "tutor", "2", number)
+            wait_until_closed(server, number - 1)
             sizes.append(resident())
     assert max(sizes) < sizes[0] + 40, sizes  # it was 300 when the cache's memory went through malloc
 
