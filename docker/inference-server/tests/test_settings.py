@@ -1,4 +1,4 @@
-"""Settings: what README says is what the code reads, and a wrong value is refused in a sentence."""
+"""Settings: what SETTINGS.md says is what the code reads, and a wrong value is refused in a sentence."""
 
 from dataclasses import fields
 from pathlib import Path
