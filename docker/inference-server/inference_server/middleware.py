@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_server import tracing
+from inference_server import traffic, tracing
 from inference_server.errors import RequestError
 from inference_server.serving import Phase, Serving
 
@@ -38,6 +38,7 @@ class RequestContext:
         serving = self._serving
         sent = dict(scope["headers"])
         given = sent.get(b"x-request-id", b"").decode("latin-1")
+        traffic.user_is(sent.get(b"x-user-id"))
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -61,7 +62,7 @@ class RequestContext:
                 message = {**message, "headers": headers}
             await send(message)
 
-        serving.in_flight += 1
+        number = serving.begin()
         serving.metrics.http_running.set(serving.in_flight)
         try:
             if serving.phase is Phase.DRAINING and scope["path"] not in self._probes:
@@ -79,7 +80,7 @@ class RequestContext:
                 error = RequestError(500, "Something broke here; the log has it under this request's id.", "bug")
                 await send_json(send_on, 500, error.body(scope["path"]))
         finally:
-            serving.in_flight -= 1
+            serving.end(number)
             serving.metrics.http_running.set(serving.in_flight)
             self._record(scope, status, time.perf_counter() - start)
 

@@ -1,31 +1,53 @@
 """The models that are loaded: found by name and version, and counted whichever contract asks."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
+from inference_server import traffic
 from inference_server.engines import load
 from inference_server.engines.base import Delta, Embed, Floats, Generate, Predict, Prompt, Sampling
-from inference_server.errors import RequestError
+from inference_server.errors import ModelRefused, RequestError, StartError
 from inference_server.metrics import Metrics
-from inference_server.models import AnswerKind, Kind, ModelSpec, version_key
+from inference_server.models import AnswerKind, Kind, ModelSpec, Stamp, stamp, version_key
 from inference_server.settings import Settings
+from inference_server.traffic import Traffic
+
+log = logging.getLogger("inference_server")
 
 
 class LoadedModel:
     """One version of one model with its engine; every use of it leaves its metrics."""
 
-    def __init__(self, spec: ModelSpec, metrics: Metrics) -> None:
+    engine: Generate | Predict
+
+    def __init__(self, spec: ModelSpec, engine: Generate | Predict, metrics: Metrics) -> None:
         self.spec = spec
         self.metrics = metrics
+        self.stamp: Stamp = {}  # the files it was loaded from
         self.labels = (spec.name, spec.version)
         metrics.info.labels(*self.labels, spec.kind, spec.engine).set(1)
+        metrics.loads.labels(*self.labels).inc()
+        engine.batch_sizes = metrics.batch_sizes.of(*self.labels)
         for series in (
             metrics.requests,
             metrics.seconds,
         ):  # present from the start: a rate needs a zero to begin with
             series.labels(*self.labels)
+
+    @property
+    def well(self) -> bool:
+        """Whether it can answer."""
+        return self.engine.vitals().alive
+
+    def gone(self) -> None:
+        """Take away the gauges of a version that is not loaded any more; its counters stay what they are."""
+        labels = self.labels
+        self.metrics.info.remove(*labels, self.spec.kind, self.spec.engine)
+        for gauge in (self.metrics.running, self.metrics.waiting):
+            gauge.remove(*labels)
 
     def failed(self, error: BaseException) -> None:
         """Count a request that this model did not finish."""
@@ -37,8 +59,8 @@ class TextModel(LoadedModel):
     """A loaded *generate* model."""
 
     def __init__(self, spec: ModelSpec, engine: Generate, metrics: Metrics) -> None:
-        super().__init__(spec, metrics)
-        self.engine = engine
+        super().__init__(spec, engine, metrics)
+        self.engine: Generate = engine
 
     def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """The answer to a chat as a stream."""
@@ -49,14 +71,17 @@ class TextModel(LoadedModel):
         start = time.perf_counter()
         metrics, labels = self.metrics, self.labels
         metrics.requests.labels(*labels).inc()
-        first, whole = True, False
+        first, whole = 0.0, False
         try:
             async with aclosing(await self.engine.generate(prompts, sampling)) as stream:
                 async for delta in stream:
-                    if first:
-                        metrics.first_token.labels(*labels).observe(time.perf_counter() - start)
-                        first = False
+                    if not first:
+                        first = time.perf_counter()
+                        metrics.first_token.labels(*labels).observe(first - start)
                     if delta.usage:
+                        if delta.usage.completion_tokens > 1:
+                            pace = (time.perf_counter() - first) / (delta.usage.completion_tokens - 1)
+                            metrics.token_seconds.labels(*labels).observe(pace)
                         metrics.prompt_tokens.labels(*labels).inc(delta.usage.prompt_tokens)
                         metrics.completion_tokens.labels(*labels).inc(delta.usage.completion_tokens)
                         metrics.seconds.labels(*labels).observe(time.perf_counter() - start)
@@ -72,8 +97,8 @@ class ClassModel(LoadedModel):
     """A loaded *predict* model."""
 
     def __init__(self, spec: ModelSpec, engine: Predict, metrics: Metrics) -> None:
-        super().__init__(spec, metrics)
-        self.engine = engine
+        super().__init__(spec, engine, metrics)
+        self.engine: Predict = engine
 
     async def classify(self, rows: Floats) -> Floats:
         """Probabilities, one line a row."""
@@ -94,8 +119,8 @@ class EmbedModel(LoadedModel):
     """A loaded *embed* model."""
 
     def __init__(self, spec: ModelSpec, engine: Embed, metrics: Metrics) -> None:
-        super().__init__(spec, metrics)
-        self.engine = engine
+        super().__init__(spec, engine, metrics)
+        self.engine: Embed = engine
 
     async def embed(self, texts: list[str]) -> tuple[Floats, int]:
         """(vectors of length 1, one line a text; tokens read)."""
@@ -121,11 +146,32 @@ WAYS = {
 }
 
 
-class Registry:
-    """Every loaded model version. Without a name: the first of its kind; without a version: the highest."""
+def open_model(spec: ModelSpec, settings: Settings, metrics: Metrics) -> Model:
+    """Load one version. Raises ModelRefused, also when its files change meanwhile: half of one copy, half of another is neither."""
+    before = stamp(spec)
+    engine: Any = load(spec, settings)
+    try:
+        if stamp(spec) != before:
+            raise ModelRefused(
+                f"{spec.folder} changed while it was being loaded: copy it elsewhere first, then mv it here."
+            )
+    except ModelRefused:
+        engine.close()
+        raise
+    model: Model = MADE[spec.kind](spec, engine, metrics)
+    model.stamp = before
+    return model
 
-    def __init__(self, models: Iterable[Model]) -> None:
-        self.models: list[Model] = list(models)
+
+class Registry:
+    """Every loaded model version. Without a name: the first of its kind; without a version: by traffic split, else the highest.
+
+    The list of models never changes: a reload makes a new registry, so that a request sees the old set or the new one.
+    """
+
+    def __init__(self, models: Iterable[Model], split: Traffic | None = None) -> None:
+        self.models: list[Model] = sorted(models, key=lambda model: (model.spec.name, version_key(model.spec.version)))
+        self.traffic: Traffic = split or {}
 
     @classmethod
     def load(cls, specs: list[ModelSpec], settings: Settings, metrics: Metrics) -> "Registry":
@@ -133,8 +179,7 @@ class Registry:
         registry = cls([])
         try:
             for spec in specs:
-                engine: Any = load(spec, settings)
-                registry.models.append(MADE[spec.kind](spec, engine, metrics))
+                registry.models.append(open_model(spec, settings, metrics))
         except BaseException:
             registry.close()
             raise
@@ -172,7 +217,7 @@ class Registry:
                 "model",
             )
         if version is None:
-            chosen = max(named, key=lambda model: version_key(model.spec.version))
+            chosen = self._by_traffic(name, named)
         else:
             match = next((model for model in named if model.spec.version == version), None)
             if match is None:
@@ -210,9 +255,53 @@ class Registry:
         assert isinstance(model, EmbedModel)
         return model
 
+    def _by_traffic(self, name: str, named: list[Model]) -> Model:
+        """The version a request that names none gets: the one its user has in the split.
+
+        Where that one is not loaded or not well, it is the default, else the highest that is well; and a metric counts it.
+        """
+        split = self.traffic.get(name)
+        if split is None:
+            return named[-1]
+        versions = {model.spec.version: model for model in named}
+        wanted = split.version(traffic.place(name))
+        chosen = versions.get(wanted)
+        if chosen and chosen.well:
+            return chosen
+        reason = "unwell" if chosen else "not_loaded"
+        named[0].metrics.fallbacks.labels(name, wanted, reason).inc()
+        ways = [versions.get(split.default), *reversed(named)]
+        return next((model for model in ways if model and model.well), chosen or named[-1])
+
     def is_default(self, model: Model) -> bool:
-        """Whether a request that names no version of this model gets this one."""
-        return self.pick(model.spec.kind, model.spec.name) is model
+        """Whether this version answers for its model when nothing else is said: the split's default, without a split the highest."""
+        named = [other for other in self.models if other.spec.name == model.spec.name]
+        split = self.traffic.get(model.spec.name)
+        default = next((other for other in named if split and other.spec.version == split.default), named[-1])
+        return default is model
+
+    def share(self, model: Model) -> float:
+        """The part of the requests without a version that this one is to get, 0 to 1."""
+        split = self.traffic.get(model.spec.name)
+        return split.share(model.spec.version) if split else float(self.is_default(model))
+
+    def direct(self, split: Traffic, metrics: Metrics, strict: bool = False) -> None:
+        """Take a traffic split over. Raises StartError when ``strict`` and a default is not loaded; what else is missing is logged."""
+        loaded = {model.spec.id for model in self.models}
+        for name, versions in split.items():
+            if strict and f"{name}:{versions.default}" not in loaded:
+                raise StartError(
+                    f"TRAFFIC has {name}:{versions.default} as a default, and it is not loaded; loaded: {self._listed()}."
+                )
+        missing = [f"{name}:{version}" for name, versions in split.items() for version in versions.weights]
+        if missing := [model for model in missing if model not in loaded]:
+            log.warning("traffic for versions that are not loaded", extra={"fields": {"models": missing}})
+        self.traffic = split
+        metrics.share.clear()
+        for name, versions in split.items():
+            for version in versions.weights:
+                metrics.share.labels(name, version).set(versions.share(version))
+        log.info("traffic", extra={"fields": {"split": {name: dict(one.weights) for name, one in split.items()}}})
 
     def unwell(self) -> list[str]:
         """One sentence for each engine that is dead or stuck."""

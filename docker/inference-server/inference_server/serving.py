@@ -31,8 +31,11 @@ class Serving:
     metrics: Metrics = field(default_factory=Metrics)
     phase: Phase = Phase.LOADING
     loaded: Registry | None = None
-    in_flight: int = 0
+    waiting_for: str = ""  # why loading takes so long, where it waits for the models to arrive
+    retiring: list[TextModel | ClassModel] = field(default_factory=list)  # replaced or removed, finishing what they run
     started: float = field(default_factory=time.monotonic)
+    _begun: int = 0
+    _running: dict[int, None] = field(default_factory=dict)
     keys: Keys = field(init=False)
     proxies: tuple[Network, ...] = field(init=False)
     spans: Exporter | None = field(init=False, default=None)
@@ -46,6 +49,30 @@ class Serving:
             self.spans = Exporter(
                 settings.otel_exporter_otlp_endpoint, settings.otel_service_name, self.metrics.spans_dropped
             )
+
+    def begin(self) -> int:
+        """Count a request in; returns its number for ``end``."""
+        self._begun += 1
+        self._running[self._begun] = None
+        return self._begun
+
+    def end(self, number: int) -> None:
+        """Count it out again."""
+        del self._running[number]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return len(self._running)
+
+    @property
+    def newest(self) -> int:
+        """The number of the request that came last."""
+        return self._begun
+
+    def ended_up_to(self, number: int) -> bool:
+        """Whether every request that came until that one has its answer. The oldest stands first: dicts keep their order."""
+        return next(iter(self._running), number + 1) > number
 
     @property
     def models(self) -> Registry:

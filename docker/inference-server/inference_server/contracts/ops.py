@@ -45,6 +45,8 @@ async def ready(request: Request) -> JSONResponse:
     well = state.phase is Phase.READY and not unwell
     models = [model.spec.id for model in state.loaded.models] if state.loaded else []
     body: dict[str, Any] = {"ready": well, "phase": state.phase, "models": models}
+    if state.waiting_for:
+        body["waiting_for"] = state.waiting_for
     if unwell:
         body["problems"] = unwell
     return JSONResponse(body, 200 if well else 503)
@@ -74,6 +76,7 @@ async def models(request: Request) -> dict[str, Any]:
                 "kind": model.spec.kind,
                 "engine": model.spec.engine,
                 "default_version": registry.is_default(model),
+                "traffic_share": registry.share(model),
                 "card": model.spec.card,
             }
             for model in registry.models

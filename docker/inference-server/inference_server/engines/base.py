@@ -1,5 +1,6 @@
 """The two kinds of engine, as every contract sees them. A contract never knows which library computes."""
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Prompt = list[dict[str, Any]] | str | list[int]
 """What a text engine continues: a chat (through the model's template), a plain text, or token ids as they are."""
+STOPPING = "the server is stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,14 @@ class Vitals:
 class Engine(Protocol):
     """What both kinds share."""
 
+    batch_sizes: defaultdict[int, int]
+    """How often a batch of each size was computed. Counted by the engine without a lock, read by /metrics."""
+
     def vitals(self) -> Vitals:
         """Never blocks: read by /health."""
 
-    def close(self) -> None:
-        """Stop the loop; what still waits gets an error."""
+    def close(self, why: str = STOPPING) -> None:
+        """Stop the loop; what still waits gets an error that says why."""
 
 
 class Generate(Engine, Protocol):

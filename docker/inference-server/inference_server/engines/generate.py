@@ -302,6 +302,7 @@ class GenerateEngine(EngineLoop):
 
     def _advance(self) -> None:
         try:
+            self.batch_sizes[len(self._running)] += 1
             logits = self._model.step([sequence.token for sequence in self._running])
         except Exception:
             log.exception("a step could not be run")
