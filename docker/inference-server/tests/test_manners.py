@@ -130,7 +130,13 @@ def test_metrics_of_speed_and_batches(server: Server) -> None:
     names = (f"inference_batch_size_count{{{labels}}}", f"inference_batch_size_sum{{{labels}}}")
     steps, texts = map(value, names)
     paces = value(f"inference_time_per_output_token_seconds_count{{{labels}}}")
-    batch = {"inputs": ["What is a Docker image?"] * 8, "max_tokens": 12, "temperature": 1, "seed": 5}
+    batch = {
+        "inputs": ["What is a Docker image?"] * 8,
+        "model": "tutor:1",
+        "max_tokens": 12,
+        "temperature": 1,
+        "seed": 5,
+    }
     replies = server.client.post("/batch_predict", json=batch).json()["predictions"]
     written = sum(reply["usage"]["completion_tokens"] for reply in replies)
     # The first token of each comes from its prompt; each step gives one to everybody in the batch.

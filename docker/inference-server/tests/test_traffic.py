@@ -171,8 +171,8 @@ def test_a_start_that_is_refused(settings: dict[str, str], said: str) -> None:
 
 @pytest.fixture(scope="module")
 def splitting() -> Iterator[Server]:
-    """Both digits 50 : 50; tutor 2, which is not there, would get everybody."""
-    with Server(TRAFFIC="digits:1=50,digits:2=50,tutor:1=0,tutor:2=1") as running:
+    """Both digits 50 : 50; tutor 9, which is not there, would get everybody."""
+    with Server(TRAFFIC="digits:1=50,digits:2=50,tutor:1=0,tutor:9=1") as running:
         yield running
 
 
@@ -213,13 +213,13 @@ def test_who_names_a_version_gets_it(splitting: Server, samples: list[dict[str, 
 
 
 def test_the_default_answers_for_a_version_that_is_not_there(splitting: Server) -> None:
-    series = 'inference_traffic_fallbacks_total{model="tutor",reason="not_loaded",version="2"}'
+    series = 'inference_traffic_fallbacks_total{model="tutor",reason="not_loaded",version="9"}'
     before = count(splitting, series)
     chat = {"model": "tutor", "messages": [{"role": "user", "content": "What is a pod?"}], "max_tokens": 3}
     reply = splitting.client.post("/v1/chat/completions", json=chat)
     assert (reply.json()["model"], reply.headers["x-model-version"]) == ("tutor:1", "1")
     assert count(splitting, series) == before + 1
-    assert count(splitting, 'inference_traffic_share_ratio{model="tutor",version="2"}') == 1
+    assert count(splitting, 'inference_traffic_share_ratio{model="tutor",version="9"}') == 1
     listed = {model["id"]: model for model in splitting.client.get("/models").json()["models"]}
     assert [listed[name]["default_version"] for name in ("digits:1", "digits:2", "tutor:1")] == [True, False, True]
     assert [listed[name]["traffic_share"] for name in ("digits:1", "digits:2", "tutor:1")] == [0.5, 0.5, 0]
