@@ -4,7 +4,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference_server import clients
 from inference_server.errors import RequestError
-from inference_server.keys import bearer
 from inference_server.middleware import send_json
 from inference_server.serving import Serving
 
@@ -19,7 +18,7 @@ class Access:
         self._app = app
         self._serving = serving
         # Vertex AI asks for health where AIP_HEALTH_ROUTE says.
-        self._open = OPEN | {getattr(serving.settings, "aip_health_route", "/health")}
+        self._open = OPEN | {serving.settings.aip_health_route or "/health"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,13 +27,11 @@ class Access:
         serving = self._serving
         client = None
         if serving.keys.wanted and scope["path"] not in self._open:
-            key = bearer(dict(scope["headers"]))
-            client = serving.keys.name_of(key) if key else None
-            if client is None:
-                said = "This API key is not known here" if key else "This server wants an API key"
-                error = RequestError(401, f"{said}: send one as `Authorization: Bearer KEY`.", "invalid_api_key")
+            try:
+                client = serving.keys.owner(dict(scope["headers"]))
+            except RequestError as error:
                 scope["state"]["error_code"] = error.code
-                await send_json(send, 401, error.body(), {"WWW-Authenticate": "Bearer"})
+                await send_json(send, error.status, error.body(scope["path"]), {"WWW-Authenticate": "Bearer"})
                 return
             scope["state"]["key"] = client
         if client is None:

@@ -8,7 +8,7 @@ import re
 import threading
 from pathlib import Path
 
-from inference_server.errors import StartError
+from inference_server.errors import RequestError, StartError
 
 log = logging.getLogger("inference_server")
 # A key has to fit in a header; a name is what logs and fair shares know a client by.
@@ -57,6 +57,15 @@ class Keys:
             if hmac.compare_digest(known, digest):
                 found = name
         return found
+
+    def owner(self, headers: dict[bytes, bytes]) -> str:
+        """The name of the key that a request brings. Raises RequestError 401."""
+        key = bearer(headers)
+        name = self.name_of(key) if key else None
+        if name is None:
+            said = "This API key is not known here" if key else "This server wants an API key"
+            raise RequestError(401, f"{said}: send one as `Authorization: Bearer KEY`.", "invalid_api_key")
+        return name
 
     def _refresh(self) -> None:
         """Read the file again if it is another one now; while it can't be read or is wrong, the keys of before go on."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_server import traffic, tracing
+from inference_server import tracing, traffic
 from inference_server.errors import RequestError
 from inference_server.serving import Phase, Serving
 

@@ -21,9 +21,9 @@ log = logging.getLogger("inference_server")
 class LoadedModel:
     """One version of one model with its engine; every use of it leaves its metrics."""
 
-    engine: Generate | Predict
+    engine: Generate | Predict | Embed
 
-    def __init__(self, spec: ModelSpec, engine: Generate | Predict, metrics: Metrics) -> None:
+    def __init__(self, spec: ModelSpec, engine: Generate | Predict | Embed, metrics: Metrics) -> None:
         self.spec = spec
         self.metrics = metrics
         self.stamp: Stamp = {}  # the files it was loaded from

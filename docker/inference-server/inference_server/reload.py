@@ -16,13 +16,12 @@ from pathlib import Path
 
 from inference_server.errors import ModelRefused
 from inference_server.models import ModelSpec, Refused, Stamp, find_models, stamp, vanished
-from inference_server.registry import ClassModel, Registry, TextModel, open_model
+from inference_server.registry import Model, Registry, open_model
 from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.reload")
 HASHED_BYTES = 1 << 30  # reading more than that to learn that nothing changed would cost more than loading it
 ARRIVAL_SECONDS = 1.0
-Model = TextModel | ClassModel
 
 
 def wait_for_models(serving: Serving) -> Registry:

@@ -49,9 +49,7 @@ def serve() -> int:
         return 130
 
 
-def _run(
-    settings: Settings, split: Traffic, listener: socket.socket, grpc_listener: socket.socket | None
-) -> int:
+def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_listener: socket.socket | None) -> int:
     """With settings and ports in hand: import what is heavy and go."""
     import uvicorn
 

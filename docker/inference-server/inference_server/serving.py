@@ -32,7 +32,7 @@ class Serving:
     phase: Phase = Phase.LOADING
     loaded: Registry | None = None
     waiting_for: str = ""  # why loading takes so long, where it waits for the models to arrive
-    retiring: list[TextModel | ClassModel] = field(default_factory=list)  # replaced or removed, finishing what they run
+    retiring: list[Model] = field(default_factory=list)  # replaced or removed, finishing what they run
     started: float = field(default_factory=time.monotonic)
     _begun: int = 0
     _running: dict[int, None] = field(default_factory=dict)

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from inference_server.engines.base import Floats, Vitals
+from inference_server.engines.base import STOPPING, Floats, Vitals
 from inference_server.engines.features import features, words
 from inference_server.errors import ModelRefused, RequestError
 from inference_server.models import ModelSpec, check_whole
@@ -38,6 +39,7 @@ class EmbedEngine:
         except Exception as error:  # noqa: BLE001 (a damaged archive raises whatever its place of damage makes numpy raise)
             said = " ".join(str(error).split())[:200]
             raise ModelRefused(f"{spec.weights} can't be read as an embedding table ({said}): copy it again.") from None
+        self.batch_sizes: defaultdict[int, int] = defaultdict(int)
         self._waiting = 0
         self._closed = False
         # A thread, so that a long text holds up nobody's tokens; one, because NumPy's sums would not get faster by more.
@@ -73,6 +75,7 @@ class EmbedEngine:
         """Vectors and tokens of a few texts. Raises RequestError for one that has too many."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         total = 0
+        self.batch_sizes[len(texts)] += 1
         for at, text in enumerate(texts):
             tokens = words(text)
             if len(tokens) > self._longest:
@@ -97,7 +100,7 @@ class EmbedEngine:
         """See ``base.Engine``."""
         return Vitals("the engine is closed" if self._closed else "", min(self._waiting, 1), max(0, self._waiting - 1))
 
-    def close(self) -> None:
+    def close(self, why: str = STOPPING) -> None:
         """See ``base.Engine``."""
         self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)

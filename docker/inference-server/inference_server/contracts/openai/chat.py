@@ -19,6 +19,7 @@ from inference_server.contracts.openai.shapes import (
     answer,
     errors,
     reply,
+    text_model,
     token_text,
 )
 from inference_server.engines.base import Delta, TokenLogprob
@@ -143,4 +144,5 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     wanted = body.max_completion_tokens or body.max_tokens
     sampling = body.sampling(settings.default_temperature, wanted, logprobs)
     shape = ChatShape(sampling.n, logprobs is not None)
-    return await answer(body, request, [[message.plain() for message in body.messages]], sampling, shape)
+    model = text_model(body, request)
+    return await answer(body, request, model, [[message.plain() for message in body.messages]], sampling, shape)

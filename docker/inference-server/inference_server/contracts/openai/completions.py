@@ -19,6 +19,7 @@ from inference_server.contracts.openai.shapes import (
     answer,
     errors,
     reply,
+    text_model,
     token_text,
 )
 from inference_server.engines.base import Delta, Prompt, TokenLogprob
@@ -125,6 +126,8 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
         )
     tokens = body.max_tokens or min(DEFAULT_TOKENS, settings.max_new_tokens)
     sampling = body.sampling(settings.default_temperature, tokens, body.logprobs)
-    model = serving(request).models.text(body.model)
+    model = text_model(body, request)
     before = [model.engine.text_of(prompt) if body.echo else "" for prompt in prompts for _ in range(sampling.n)]
-    return await answer(body, request, prompts, sampling, TextShape(len(before), body.logprobs is not None, before))
+    return await answer(
+        body, request, model, prompts, sampling, TextShape(len(before), body.logprobs is not None, before)
+    )

@@ -11,9 +11,11 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from inference_server import traffic
 from inference_server.contracts.connection import while_connected
 from inference_server.engines.base import Delta, Prompt, Sampling, TokenLogprob, Usage
 from inference_server.errors import RequestError
+from inference_server.registry import TextModel
 from inference_server.serving import answered_by, serving
 from inference_server.settings import Settings
 
@@ -93,7 +95,7 @@ class StreamOptions(BaseModel):
 
 
 class Completion(BaseModel):
-    """How text is asked for, whatever it is to follow. What changes nothing (user, metadata …) is accepted."""
+    """How text is asked for, whatever it is to follow. What changes nothing (metadata, store …) is accepted."""
 
     # Strict: "5" is no number and 1 is no truth value, whatever a parser could make of them.
     model_config = ConfigDict(extra="allow", strict=True)
@@ -118,6 +120,11 @@ class Completion(BaseModel):
     stop: Annotated[str, Field(max_length=256)] | list[Annotated[str, Field(min_length=1, max_length=256)]] | None = (
         None
     )
+
+    user: str | None = Field(
+        None, description="Keeps one user on one version where traffic is split; so does X-User-Id."
+    )
+    safety_identifier: str | None = Field(None, description="OpenAI's newer name for the same.")
 
     def check(self, settings: Settings) -> None:
         """Raise RequestError 400 for a field that is asked for and can't be had."""
@@ -187,12 +194,18 @@ class Shape:
         raise NotImplementedError
 
 
-async def answer(
-    body: Completion, request: Request, prompts: list[Prompt], sampling: Sampling, shape: Shape
-) -> Response:
-    """Ask the model and reply, whole or as server-sent events; ``model`` in the reply is name:version, the version that answered."""
+def text_model(body: Completion, request: Request) -> TextModel:
+    """The model that answers a request: the named one, in the version its user is on."""
+    traffic.body_user(body.safety_identifier or body.user)
     model = serving(request).models.text(body.model)
     answered_by(request, model)
+    return model
+
+
+async def answer(
+    body: Completion, request: Request, model: TextModel, prompts: list[Prompt], sampling: Sampling, shape: Shape
+) -> Response:
+    """Ask the model and reply, whole or as server-sent events; ``model`` in the reply is name:version, the version that answered."""
     stream = model.complete(prompts, sampling)
     head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.spec.id}
     if not body.stream:
