@@ -7,8 +7,10 @@ from inference_server.errors import RequestError
 from inference_server.middleware import send_json
 from inference_server.serving import Serving
 
-# What a platform asks without a key: is it alive, may it have work, how is it; and the chat page, which holds nothing.
-OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+
+def key_wanted(serving: Serving, path: str) -> bool:
+    """Whether this path is answered to holders of a key only: all but what platforms probe, and the chat page, which holds nothing."""
+    return serving.keys.wanted and path != "/" and path not in serving.probes
 
 
 class Access:
@@ -17,8 +19,6 @@ class Access:
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
         self._serving = serving
-        # Vertex AI asks for health where AIP_HEALTH_ROUTE says.
-        self._open = OPEN | {serving.settings.aip_health_route or "/health"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -26,7 +26,7 @@ class Access:
             return
         serving = self._serving
         client = None
-        if serving.keys.wanted and scope["path"] not in self._open:
+        if key_wanted(serving, scope["path"]):
             try:
                 client = serving.keys.owner(dict(scope["headers"]))
             except RequestError as error:

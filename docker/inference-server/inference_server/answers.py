@@ -6,10 +6,10 @@ A batch is a list of items. An item is a row of numbers, a text, a chat (a list 
 import asyncio
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inference_server.engines.base import Floats, Sampling, Usage
 from inference_server.errors import RequestError
@@ -17,8 +17,19 @@ from inference_server.models import AnswerKind
 from inference_server.registry import ClassModel, TextModel
 
 Model = TextModel | ClassModel
+STOPS = 4
 TEXT_FIELDS = ("messages", "prompt", "text")
 ROLES = ("system", "user", "assistant")
+# JSON knows one kind of number: 1.0 is a whole one.
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _every_word(schema: dict[str, Any], kind: type[BaseModel]) -> None:
+    """Into a JSON schema, which has a field's first name only, all names that the field goes by."""
+    for field in kind.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            first, *others = map(str, field.validation_alias.choices)
+            schema["properties"] |= dict.fromkeys(others, schema["properties"][first])
 
 
 class Parameters(BaseModel):
@@ -27,20 +38,20 @@ class Parameters(BaseModel):
     Nothing else is accepted: a misspelt parameter that is ignored gives a wrong answer that looks right.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # Strict: "5" is no number and 1 is no truth value, whatever a parser could make of them.
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_every_word)
 
     model: str | None = Field(None, max_length=200)
     version: str | int | None = None
-    max_tokens: int | None = Field(
+    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None,
-        ge=1,
         validation_alias=AliasChoices("max_tokens", "max_new_tokens", "max_output_tokens", "maxOutputTokens"),
     )
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False, validation_alias=AliasChoices("top_p", "topP"))
-    seed: int | None = None
-    stop: str | list[str] | None = Field(
-        None, max_length=4 * 256, validation_alias=AliasChoices("stop", "stop_sequences", "stopSequences")
+    seed: Annotated[int, WHOLE] | None = None
+    stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=STOPS)] | None = Field(
+        None, validation_alias=AliasChoices("stop", "stop_sequences", "stopSequences")
     )
     do_sample: bool | None = None
     return_full_text: bool | None = None
@@ -56,8 +67,6 @@ class Parameters(BaseModel):
             raise RequestError(
                 422, "Answers come without the prompt: leave return_full_text out.", "unsupported", "return_full_text"
             )
-        if isinstance(found.stop, list) and len(found.stop) > 4:
-            raise RequestError(422, f"There can be 4 stop strings, not {len(found.stop)}.", "too_many_stops", "stop")
         return found
 
     def sampling(self, default_temperature: float) -> Sampling:

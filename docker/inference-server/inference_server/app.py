@@ -41,8 +41,8 @@ def create_app(serving: Serving) -> FastAPI:
 
 def _reply(request: Request, error: RequestError) -> JSONResponse:
     request.state.error_code = error.code
-    error.status = openai.error_status(request.url.path, error.status)
-    return JSONResponse(error.body(request.url.path), error.status, headers=error.headers())
+    path = request.url.path
+    return JSONResponse(error.body(path), error.at(path), headers=error.headers())
 
 
 async def _request_error(request: Request, error: Exception) -> JSONResponse:

@@ -32,15 +32,24 @@ class RequestError(Exception):
         self.param = param
         self.retry_after = retry_after
 
+    def at(self, path: str) -> int:
+        """The reply's status: protocols with one status for every malformed request have 400, the plain contract says 422."""
+        return 400 if self.status == 422 and path.startswith(("/v1/", "/v2/")) else self.status
+
     def body(self, path: str = "") -> dict[str, Any]:
         """The reply's body: OpenAI's shape, but for the Open Inference Protocol's paths, which have their own."""
-        if path == "/v2" or path.startswith("/v2/"):
+        if open_inference(path):
             return {"error": self.message}
         return error_body(self.status, self.message, self.code, self.param)
 
     def headers(self) -> dict[str, str]:
         """Reply headers that belong to this error."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+
+def open_inference(path: str) -> bool:
+    """Whether this path is one of the Open Inference Protocol's."""
+    return path == "/v2" or path.startswith("/v2/")
 
 
 def error_body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:

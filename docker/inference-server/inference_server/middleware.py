@@ -18,7 +18,6 @@ from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-PROBES = frozenset({"/health", "/ready", "/metrics", "/ping", "/vertex/health", "/v2/health/live", "/v2/health/ready"})
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -28,7 +27,6 @@ class RequestContext:
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
         self._serving = serving
-        self._probes = PROBES | {serving.settings.aip_health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,7 +63,7 @@ class RequestContext:
         number = serving.begin()
         serving.metrics.http_running.set(serving.in_flight)
         try:
-            if serving.phase is Phase.DRAINING and scope["path"] not in self._probes:
+            if serving.phase is Phase.DRAINING and scope["path"] not in serving.probes:
                 error = RequestError(
                     503, "The server is stopping: send this to another one.", "draining", retry_after=1
                 )
@@ -111,10 +109,10 @@ class RequestContext:
             fields["key"] = state["key"]
         if trace := state["trace"]:
             fields |= {"trace_id": trace.trace_id, "span_id": trace.span_id}
-            if self._serving.spans and route not in PROBES:
+            if self._serving.spans and route not in self._serving.probes:
                 self._serving.spans.end(trace, f"{method} {route}", seconds, _attributes(fields), status >= 500)
         log.log(
-            logging.DEBUG if route in self._probes and status == 200 else logging.INFO,
+            logging.DEBUG if route in self._serving.probes and status == 200 else logging.INFO,
             "request",
             extra={"fields": fields},
         )

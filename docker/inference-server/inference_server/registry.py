@@ -273,6 +273,10 @@ class Registry:
         ways = [versions.get(split.default), *reversed(named)]
         return next((model for model in ways if model and model.well), chosen or named[-1])
 
+    def versions(self, name: str) -> list[str]:
+        """Every loaded version of a model."""
+        return [model.spec.version for model in self.models if model.spec.name == name]
+
     def is_default(self, model: Model) -> bool:
         """Whether this version answers for its model when nothing else is said: the split's default, without a split the highest."""
         named = [other for other in self.models if other.spec.name == model.spec.name]

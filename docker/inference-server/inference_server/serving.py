@@ -14,6 +14,9 @@ from inference_server.registry import Model, Registry
 from inference_server.settings import Settings
 from inference_server.tracing import Exporter
 
+# What platforms ask, often and without a key; Vertex AI where AIP_HEALTH_ROUTE says, too.
+PROBES = frozenset({"/health", "/ready", "/metrics", "/ping", "/vertex/health", "/v2/health/live", "/v2/health/ready"})
+
 
 class Phase(StrEnum):
     """loading -> ready -> draining; there is no way back."""
@@ -36,6 +39,7 @@ class Serving:
     started: float = field(default_factory=time.monotonic)
     _begun: int = 0
     _running: dict[int, None] = field(default_factory=dict)
+    probes: frozenset[str] = field(init=False)
     keys: Keys = field(init=False)
     proxies: tuple[Network, ...] = field(init=False)
     spans: Exporter | None = field(init=False, default=None)
@@ -43,6 +47,7 @@ class Serving:
     def __post_init__(self) -> None:
         """What the settings name is read here. Raises StartError."""
         settings = self.settings
+        self.probes = PROBES | {settings.aip_health_route} - {""}
         self.keys = Keys(settings.api_keys, settings.api_keys_file)
         self.proxies = read_networks(settings.trusted_proxies)
         if settings.otel_exporter_otlp_endpoint:

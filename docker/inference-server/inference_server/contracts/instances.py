@@ -20,9 +20,29 @@ from inference_server.contracts import predict
 from inference_server.contracts.connection import while_connected
 from inference_server.contracts.openai.chat import ChatRequest
 from inference_server.contracts.openai.chat import chat as answer_chat
+from inference_server.contracts.responses import Json
 from inference_server.errors import RequestError
 from inference_server.registry import ClassModel
 from inference_server.serving import answered_by, serving
+
+PARAMETERS: Json = {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]}
+# Which of these inputs are good depends on the model.
+BODY: Json = {
+    "anyOf": [
+        {
+            "type": "object",
+            "required": ["instances"],
+            "properties": {"instances": {"type": "array", "minItems": 1}, "parameters": PARAMETERS},
+        },
+        {
+            "type": "object",
+            "required": ["inputs"],
+            "properties": {"inputs": {}, "parameters": PARAMETERS, "stream": {"type": ["boolean", "null"]}},
+        },
+        {"$ref": "#/components/schemas/ChatRequest"},
+    ],
+    "example": {"instances": [predict.ROW], "parameters": {"model": "digits"}},
+}
 
 
 async def answer_many(request: Request, items: list[Any], parameters: Parameters, field: str) -> list[dict[str, Any]]:
@@ -82,6 +102,8 @@ async def answer_body(request: Request, body: dict[str, Any], defaults: dict[str
         raise RequestError(422, "The body has none of: instances, inputs, messages.", "bad_request")
     inputs = body["inputs"]
     several = isinstance(inputs, list) and bool(inputs) and all(isinstance(each, list | str) for each in inputs)
+    if not isinstance(body.get("stream"), bool | None):
+        raise RequestError(422, "stream is true or false.", "bad_request", "stream")
     if body.get("stream"):
         if not isinstance(inputs, str):
             raise RequestError(422, "Only a text can be streamed: inputs has to be one string.", "bad_inputs", "inputs")

@@ -5,27 +5,30 @@ After https://github.com/kserve/open-inference-protocol (inference_rest.md, and 
 """
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inference_server import __version__
-from inference_server.answers import Model, invalid
+from inference_server.answers import WHOLE, invalid
 from inference_server.contracts import media
 from inference_server.contracts.connection import while_connected
+from inference_server.contracts.predict import ROW
+from inference_server.contracts.responses import UNWELL, Json, answered_as
 from inference_server.contracts.tensors import (
     NUMBERS,
     Tensor,
-    TensorSpec,
     checked,
     count,
     from_raw,
     infer,
     inputs_of,
     outputs_of,
+    platform_of,
 )
 from inference_server.errors import RequestError
 from inference_server.serving import answered_by, serving
@@ -34,20 +37,45 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data"]
 LARGEST = 2**63 - 1
+EXAMPLE: Json = {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, len(ROW)], "data": ROW}]}
+ASKED = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+        "application/octet-stream": {},  # the same, with bytes after it
+    },
+}
+OUTPUT: Json = {
+    "name": {"type": "string"},
+    "datatype": {"type": "string"},
+    "shape": {"type": "array", "items": {"type": "integer"}},
+}
+OUTPUTS: Json = {"type": "array", "items": {"type": "object", "required": list(OUTPUT), "properties": OUTPUT}}
+ANSWER: Json = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "outputs": OUTPUTS}
+ANSWERED = answered_as(
+    {
+        "application/json": {"type": "object", "required": list(ANSWER), "properties": ANSWER},
+        "application/octet-stream": {},
+    }
+)
 
 
 class InputTensor(BaseModel):
     """An input: ``data`` here, or ``parameters.binary_data_size`` bytes after the JSON."""
 
+    model_config = ConfigDict(strict=True)
+
     name: str = Field(max_length=200)
     datatype: str = Field(max_length=40)
-    shape: list[Annotated[int, Field(ge=0, le=LARGEST)]] = Field(max_length=16)
+    shape: list[Annotated[int, Field(ge=0, le=LARGEST), WHOLE]] = Field(max_length=16)
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: Any = None
 
 
 class OutputTensor(BaseModel):
     """An output that is asked for; ``parameters.binary_data`` true: as bytes."""
+
+    model_config = ConfigDict(strict=True)
 
     name: str = Field(max_length=200)
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -56,10 +84,10 @@ class OutputTensor(BaseModel):
 class InferRequest(BaseModel):
     """``outputs`` empty: all. ``parameters.binary_data_output`` true: all as bytes."""
 
-    id: Annotated[str | None, Field(max_length=200)] = None
-    parameters: Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        default_factory=dict
-    )
+    model_config = ConfigDict(strict=True, json_schema_extra={"example": EXAMPLE})
+
+    id: Annotated[str, Field(max_length=200)] | None = None
+    parameters: dict[str, Any] | None = None
     inputs: list[InputTensor] = Field(max_length=100)
     outputs: list[OutputTensor] = Field(default_factory=list, max_length=100)
 
@@ -70,7 +98,7 @@ async def server_metadata() -> dict[str, Any]:
     return {"name": "inference-server", "version": __version__, "extensions": EXTENSIONS}
 
 
-@router.get("/health/live", summary="As /health")
+@router.get("/health/live", summary="As /health", responses=UNWELL)
 async def live(request: Request) -> JSONResponse:
     """200 while every engine moves."""
     state = serving(request)
@@ -78,7 +106,7 @@ async def live(request: Request) -> JSONResponse:
     return JSONResponse({"live": well}, 200 if well else 503)
 
 
-@router.get("/health/ready", summary="As /ready")
+@router.get("/health/ready", summary="As /ready", responses=UNWELL)
 async def ready(request: Request) -> JSONResponse:
     """200 when work may be sent."""
     well = not serving(request).trouble()
@@ -86,41 +114,71 @@ async def ready(request: Request) -> JSONResponse:
 
 
 @router.get("/models/{name}", summary="A model's versions and tensors")
+async def model_metadata(request: Request, name: str) -> dict[str, Any]:
+    """The tensors of the version that would answer."""
+    return _metadata(request, name)
+
+
 @router.get("/models/{name}/versions/{version}", summary="One version's tensors")
-async def model_metadata(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
-    """Without a version: of the one that would answer."""
-    model = serving(request).models.answerer(None, name, version)
+async def version_metadata(request: Request, name: str, version: str) -> dict[str, Any]:
+    """Its own, and the names of all versions."""
+    return _metadata(request, name, version)
+
+
+def _metadata(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+    models = serving(request).models
+    model = models.answerer(None, name, version)
     return {
         "name": model.spec.name,
-        "versions": versions_of(request, model),
+        "versions": models.versions(model.spec.name),
         "platform": platform_of(model),
-        "inputs": [_spec(spec) for spec in inputs_of(model)],
-        "outputs": [_spec(spec) for spec in outputs_of(model)],
+        "inputs": [asdict(spec) for spec in inputs_of(model)],
+        "outputs": [asdict(spec) for spec in outputs_of(model)],
     }
 
 
-@router.get("/models/{name}/ready", summary="Whether a model may be sent work")
-@router.get("/models/{name}/versions/{version}/ready", summary="Whether a version may be sent work")
-async def model_ready(request: Request, name: str, version: str | None = None) -> JSONResponse:
+@router.get("/models/{name}/ready", summary="Whether a model may be sent work", responses=UNWELL)
+async def model_ready(request: Request, name: str) -> JSONResponse:
     """404 when it is not loaded, 503 when its engine is unwell."""
+    return _ready(request, name)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="Whether a version may be sent work", responses=UNWELL)
+async def version_ready(request: Request, name: str, version: str) -> JSONResponse:
+    """The same, of one version."""
+    return _ready(request, name, version)
+
+
+def _ready(request: Request, name: str, version: str | None = None) -> JSONResponse:
     state = serving(request)
     model = state.models.answerer(None, name, version)
     well = not state.trouble() and model.engine.vitals().alive
     return JSONResponse({"name": model.spec.name, "ready": well}, 200 if well else 503)
 
 
-BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": InferRequest.model_json_schema()}, "application/octet-stream": {}},
-}
-
-
-@router.post("/models/{name}/infer", summary="Tensors in, tensors out", openapi_extra={"requestBody": BODY})
 @router.post(
-    "/models/{name}/versions/{version}/infer", summary="The same, of one version", openapi_extra={"requestBody": BODY}
+    "/models/{name}/infer",
+    summary="Tensors in, tensors out",
+    openapi_extra={"requestBody": ASKED},
+    responses=ANSWERED,
 )
-async def model_infer(request: Request, name: str, version: str | None = None) -> Response:
+async def model_infer(request: Request, name: str) -> Response:
     """Inputs as JSON or as bytes after it, each output in the form that is asked for."""
+    return await _infer(request, name)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    summary="The same, of one version",
+    openapi_extra={"requestBody": ASKED},
+    responses=ANSWERED,
+)
+async def version_infer(request: Request, name: str, version: str) -> Response:
+    """Inputs and outputs as above."""
+    return await _infer(request, name, version)
+
+
+async def _infer(request: Request, name: str, version: str | None = None) -> Response:
     state = serving(request)
     model = state.models.answerer(None, name, version)
     answered_by(request, model)
@@ -132,9 +190,10 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
     except ValidationError as error:
         raise invalid(error) from None
     inputs = _tensors(asked.inputs, binary)
-    all_binary = asked.parameters.pop("binary_data_output", False) is True
+    parameters = asked.parameters or {}
+    all_binary = parameters.pop("binary_data_output", False) is True
     as_bytes = {output.name: output.parameters.get("binary_data", all_binary) is True for output in asked.outputs}
-    work = infer(model, inputs, asked.parameters, list(as_bytes), state.settings)
+    work = infer(model, inputs, parameters, list(as_bytes), state.settings)
     made = await while_connected(request, work)
     reply: dict[str, Any] = {"model_name": model.spec.name, "model_version": model.spec.version}
     if asked.id is not None:
@@ -153,22 +212,6 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
         return JSONResponse(reply)
     front = json.dumps(reply, separators=(",", ":")).encode()
     return Response(front + tail, media_type="application/octet-stream", headers={HEADER_LENGTH: str(len(front))})
-
-
-def versions_of(request: Request, model: Model) -> list[str]:
-    """Every loaded version of a model."""
-    return [other.spec.version for other in serving(request).models.models if other.spec.name == model.spec.name]
-
-
-def platform_of(model: Model) -> str:
-    """What computes it, in the protocol's style of names."""
-    return {"onnx": "onnxruntime_onnx", "transformers": "pytorch_transformers"}.get(
-        model.spec.engine, model.spec.engine
-    )
-
-
-def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
 def _split(request: Request, body: bytes) -> tuple[bytes, bytes]:

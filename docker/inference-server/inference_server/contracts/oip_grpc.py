@@ -19,9 +19,18 @@ from grpclib.server import Server, Stream
 
 from inference_server import __version__, clients, traffic
 from inference_server.answers import Model
-from inference_server.contracts.oip import platform_of
 from inference_server.contracts.open_inference import MESSAGES, SERVICE
-from inference_server.contracts.tensors import NUMBERS, Tensor, checked, count, from_raw, infer, inputs_of, outputs_of
+from inference_server.contracts.tensors import (
+    NUMBERS,
+    Tensor,
+    checked,
+    count,
+    from_raw,
+    infer,
+    inputs_of,
+    outputs_of,
+    platform_of,
+)
 from inference_server.errors import RequestError
 from inference_server.serving import Phase, Serving
 
@@ -144,9 +153,7 @@ class OpenInference:
         """A model's versions and tensors."""
         model = self._pick(request.name, request.version)
         reply = MESSAGES["ModelMetadataResponse"](name=model.spec.name, platform=platform_of(model))
-        reply.versions.extend(
-            other.spec.version for other in self._serving.models.models if other.spec.name == model.spec.name
-        )
+        reply.versions.extend(self._serving.models.versions(model.spec.name))
         for target, specs in ((reply.inputs, inputs_of(model)), (reply.outputs, outputs_of(model))):
             for spec in specs:
                 target.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)

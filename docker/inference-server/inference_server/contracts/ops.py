@@ -9,16 +9,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from inference_server import __version__
+from inference_server.contracts.responses import UNWELL
 from inference_server.serving import Phase, serving
 
 router = APIRouter(tags=["operations"])
 PAGE = (Path(__file__).resolve().parent.parent / "static" / "chat.html").read_text(encoding="utf-8")
 # Nothing on the page comes from elsewhere, and nothing elsewhere is told about it.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'"
-
-
-# In place of the shape that errors have elsewhere.
-UNWELL: dict[int | str, dict[str, Any]] = {503: {"description": "No; the body says why, in the shape of 200."}}
 
 
 @router.get("/health", summary="Alive: 503 when a model's loop is dead or stuck", responses=UNWELL)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from inference_server.answers import answer_all, class_answer, named, text_answer
+from inference_server.answers import STOPS, WHOLE, answer_all, class_answer, named, text_answer
 from inference_server.contracts.connection import while_connected
 from inference_server.engines.base import Sampling
 from inference_server.errors import RequestError
@@ -14,41 +14,76 @@ from inference_server.registry import ClassModel, TextModel
 from inference_server.serving import answered_by, serving
 
 router = APIRouter(tags=["predict"])
+# A zero, as an example.
 ROW: list[JsonValue] = [
-    0,
-    0,
-    5,
-    13,
-    9,
-    1,
-    0,
-    0,
-    0,
-    0,
-    13,
-    15,
-    10,
-    15,
-    5,
-    0,
-    0,
-    3,
-    15,
-    2,
-    0,
-    11,
-    8,
-    0,
-    0,
-    4,
-    12,
-    0,
-    0,
-    8,
-    8,
-    0,
+    int(shade)
+    for shade in [
+        "0",
+        "0",
+        "5",
+        "13",
+        "9",
+        "1",
+        "0",
+        "0",
+        "0",
+        "0",
+        "13",
+        "15",
+        "10",
+        "15",
+        "5",
+        "0",
+        "0",
+        "3",
+        "15",
+        "2",
+        "0",
+        "11",
+        "8",
+        "0",
+        "0",
+        "4",
+        "12",
+        "0",
+        "0",
+        "8",
+        "8",
+        "0",
+        "0",
+        "5",
+        "8",
+        "0",
+        "0",
+        "9",
+        "8",
+        "0",
+        "0",
+        "4",
+        "11",
+        "0",
+        "1",
+        "12",
+        "7",
+        "0",
+        "0",
+        "2",
+        "14",
+        "5",
+        "10",
+        "12",
+        "0",
+        "0",
+        "0",
+        "0",
+        "6",
+        "13",
+        "10",
+        "0",
+        "0",
+        "0",
+    ]
 ]
-ROW += [0, 5, 8, 0, 0, 9, 8, 0, 0, 4, 11, 0, 1, 12, 7, 0, 0, 2, 14, 5, 10, 12, 0, 0, 0, 0, 6, 13, 10, 0, 0, 0]
 
 
 class PredictRequest(BaseModel):
@@ -66,10 +101,10 @@ class PredictRequest(BaseModel):
     version: Annotated[str | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = Field(
         None, max_length=100, description="Without it the highest."
     )
-    max_tokens: int | None = Field(None, ge=1, description="Text only.")
+    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = Field(None, description="Text only.")
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False, description="Text only.")
-    seed: int | None = Field(None, description="Text only.")
-    stop: list[str] = Field(default_factory=list, max_length=4, description="Text only.")
+    seed: Annotated[int, WHOLE] | None = Field(None, description="Text only.")
+    stop: list[str] = Field(default_factory=list, max_length=STOPS, description="Text only.")
 
 
 @router.post("/predict", summary="One input, one answer")

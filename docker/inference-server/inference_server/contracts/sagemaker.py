@@ -16,7 +16,8 @@ from fastapi.responses import JSONResponse, Response
 
 from inference_server.answers import Parameters, number
 from inference_server.contracts import media
-from inference_server.contracts.instances import answer_body, answer_many, instances_of
+from inference_server.contracts.instances import BODY, answer_body, answer_many, instances_of
+from inference_server.contracts.responses import EVENT, UNWELL, answered_as, errors
 from inference_server.errors import RequestError
 from inference_server.serving import serving
 
@@ -24,17 +25,12 @@ router = APIRouter(tags=["sagemaker"])
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 LINE_TYPES = (LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson")
-BODY = {
-    "required": True,
-    "content": {
-        JSON: {"schema": {"type": "object"}, "example": {"instances": [[0] * 64]}},
-        LINES: {"schema": {"type": "string"}},
-        CSV: {"schema": {"type": "string"}},
-    },
-}
+# Lines and CSV have no schema: what a row is depends on the model, and a bad one is answered with its own error.
+ASKED = {"required": True, "content": {JSON: {"schema": BODY}, LINES: {}, CSV: {}}}
+ANSWERED = answered_as({JSON: {}, LINES: {}, CSV: {}, "text/event-stream": EVENT})
 
 
-@router.get("/ping", summary="SageMaker's health check: 200 when work may be sent, else 503")
+@router.get("/ping", summary="SageMaker's health check: 200 when work may be sent, else 503", responses=UNWELL)
 async def ping(request: Request) -> JSONResponse:
     """SageMaker restarts a container that answers anything but 200, and waits for the first one while it starts."""
     status = serving(request).trouble()
@@ -53,7 +49,12 @@ async def execution_parameters(request: Request) -> dict[str, Any]:
     }
 
 
-@router.post("/invocations", summary="SageMaker's inference route", openapi_extra={"requestBody": BODY})
+@router.post(
+    "/invocations",
+    summary="SageMaker's inference route",
+    openapi_extra={"requestBody": ASKED},
+    responses=ANSWERED | errors(406),
+)
 async def invocations(request: Request) -> Response:
     """JSON, JSON lines or CSV in; the same or another of them out, by Content-Type and Accept."""
     attributes = request.headers.get(ATTRIBUTES, "")
@@ -168,11 +169,13 @@ def _as_csv(answers: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def parameters_in(attributes: str) -> dict[str, str]:
+def parameters_in(attributes: str) -> dict[str, Any]:
     """``model=digits,version=1`` in the custom attributes; whatever else stands there is the client's own."""
     pairs: Iterable[tuple[str, str, str]] = (part.partition("=") for part in re.split("[,;]", attributes))
     known = ("model", "version", "max_tokens", "temperature", "seed")
-    return {name.strip(): value.strip() for name, _, value in pairs if name.strip() in known and value.strip()}
+    given = {name.strip(): value.strip() for name, _, value in pairs if value.strip()}
+    words = ("model", "version")
+    return {name: given[name] if name in words else number(given[name]) for name in known if name in given}
 
 
 def _visible(text: str) -> bool:

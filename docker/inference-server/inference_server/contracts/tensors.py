@@ -74,6 +74,13 @@ def outputs_of(model: Model) -> list[TensorSpec]:
     return [TensorSpec("text", "BYTES", [ANY_SIZE]), TensorSpec("finish_reason", "BYTES", [ANY_SIZE])]
 
 
+def platform_of(model: Model) -> str:
+    """What computes it, in the protocol's style of names."""
+    return {"onnx": "onnxruntime_onnx", "transformers": "pytorch_transformers"}.get(
+        model.spec.engine, model.spec.engine
+    )
+
+
 def count(name: str, datatype: str, shape: list[int]) -> int:
     """Number of elements of a tensor. Raises RequestError 400 for a type or shape there can't be."""
     if datatype != "BYTES" and datatype not in NUMBERS:

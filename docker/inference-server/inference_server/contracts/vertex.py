@@ -11,15 +11,14 @@ from fastapi.responses import JSONResponse, Response
 
 from inference_server.answers import Parameters
 from inference_server.contracts import media
-from inference_server.contracts.instances import answer_body, answer_many, instances_of
+from inference_server.contracts.instances import BODY, answer_body, answer_many, instances_of
+from inference_server.contracts.responses import EVENT, UNWELL, answered_as
 from inference_server.errors import RequestError
 from inference_server.serving import serving
 from inference_server.settings import Settings
 
-BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"type": "object"}, "example": {"instances": [[0] * 64]}}},
-}
+ASKED = {"required": True, "content": {"application/json": {"schema": BODY}}}
+ANSWERED = answered_as({"application/json": {}, "text/event-stream": EVENT})
 
 
 def routes(settings: Settings) -> APIRouter:
@@ -30,13 +29,15 @@ def routes(settings: Settings) -> APIRouter:
         health,
         methods=["GET"],
         summary="Vertex AI's health check: 200 when work may be sent",
+        responses=UNWELL,
     )
     router.add_api_route(
         settings.aip_predict_route or "/vertex/predict",
         predict,
         methods=["POST"],
         summary="Vertex AI's predict route",
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": ASKED},
+        responses=ANSWERED,
     )
     return router
 

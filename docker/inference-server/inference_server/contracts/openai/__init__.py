@@ -7,9 +7,6 @@ change the answer.
 from fastapi import APIRouter
 
 from inference_server.contracts.openai import chat, completions, embeddings, models
-from inference_server.contracts.openai.shapes import error_status
-
-__all__ = ["error_status", "router"]
 
 router = APIRouter()
 for part in (models, chat, completions, embeddings):

@@ -7,21 +7,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from inference_server.answers import WHOLE
 from inference_server.contracts.openai.shapes import (
     FINISH,
     INDEX,
     LOGPROBS,
-    WHOLE,
     Completion,
-    Json,
     Positive,
     Shape,
     answer,
-    errors,
     reply,
     text_model,
     token_text,
 )
+from inference_server.contracts.responses import Json
 from inference_server.engines.base import Delta, TokenLogprob
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -132,7 +131,7 @@ def _token(token: bytes, logprob: float) -> Json:
 @router.post(
     "/chat/completions",
     summary="An answer to a chat, whole or as server-sent events",
-    responses=reply("chat.completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("chat.completion", "choices", CHOICE),
 )
 async def chat(body: ChatRequest, request: Request) -> Response:
     """``stream`` makes events, ``n`` several answers, ``logprobs`` the model's own log-probability of each token."""

@@ -8,20 +8,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ConfigDict, Field
 
+from inference_server.answers import WHOLE
 from inference_server.contracts.openai.shapes import (
     FINISH,
     INDEX,
     LOGPROBS,
-    WHOLE,
     Completion,
-    Json,
     Shape,
     answer,
-    errors,
     reply,
     text_model,
     token_text,
 )
+from inference_server.contracts.responses import Json
 from inference_server.engines.base import Delta, Prompt, TokenLogprob
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -103,7 +102,7 @@ class TextShape(Shape):
 @router.post(
     "/completions",
     summary="A text that goes on, whole or as server-sent events",
-    responses=reply("text_completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("text_completion", "choices", CHOICE),
 )
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Answer k of prompt p has the index p * n + k. Without max_tokens there are 16, as at OpenAI."""

@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from inference_server.contracts.openai.shapes import INDEX, Json, Positive, errors, reply
+from inference_server.contracts.openai.shapes import INDEX, Positive, reply
+from inference_server.contracts.responses import Json
 from inference_server.engines.base import Floats, Usage
 from inference_server.errors import RequestError
 from inference_server.serving import answered_by, serving
@@ -52,7 +53,7 @@ class EmbeddingRequest(BaseModel):
 @router.post(
     "/embeddings",
     summary="Texts as vectors of length 1",
-    responses=reply("list", "data", ITEM, streamed=False) | errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("list", "data", ITEM, streamed=False),
 )
 async def embeddings(body: EmbeddingRequest, request: Request) -> JSONResponse:
     """``base64`` is little-endian float32, which is what the openai package asks for; ``usage`` counts words."""

@@ -4,14 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from inference_server.contracts.openai.shapes import errors
 from inference_server.errors import RequestError
 from inference_server.serving import serving
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.get("/models", summary="Text and embedding models, each by name and by name:version", responses=errors(503))
+@router.get("/models", summary="Text and embedding models, each by name and by name:version")
 async def models(request: Request) -> dict[str, Any]:
     """What can stand in a request's ``model``."""
     registry = serving(request).models
@@ -28,7 +27,7 @@ async def models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": listed}
 
 
-@router.get("/models/{model_id}", summary="One text or embedding model", responses=errors(400, 404, 503))
+@router.get("/models/{model_id}", summary="One text or embedding model")
 async def one_model(model_id: str, request: Request) -> dict[str, Any]:
     """The entry of /v1/models with this id."""
     for entry in (await models(request))["data"]:

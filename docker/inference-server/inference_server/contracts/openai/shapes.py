@@ -9,58 +9,20 @@ from typing import Annotated, Any, ClassVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from inference_server import traffic
+from inference_server.answers import STOPS, WHOLE
 from inference_server.contracts.connection import while_connected
+from inference_server.contracts.responses import EVENT, Json, answered_as
 from inference_server.engines.base import Delta, Prompt, Sampling, TokenLogprob, Usage
 from inference_server.errors import RequestError
 from inference_server.registry import TextModel
 from inference_server.serving import answered_by, serving
 from inference_server.settings import Settings
 
-Json = dict[str, Any]
-STOPS = 4
-# JSON knows one kind of number: 1.0 is a whole one.
-WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 Positive = Annotated[int, Field(ge=1), WHOLE]
 TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
-ERROR: Json = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
-        }
-    },
-}
-MEANINGS = {
-    400: "The request is wrong; the message says where.",
-    401: "An API key is missing or unknown.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    422: "The request is wrong; the message says where.",
-    429: "The queue is full; Retry-After says when to come back.",
-    500: "The server's fault.",
-    503: "Loading, draining or unwell.",
-    504: "It took longer than it may.",
-}
-
-
-def errors(*statuses: int) -> dict[int | str, Json]:
-    """OpenAPI's ``responses`` for errors, all of one shape."""
-    return {
-        status: {"description": MEANINGS[status], "content": {"application/json": {"schema": ERROR}}}
-        for status in statuses
-    }
 
 
 def reply(kind: str, items: str, item: Json, streamed: bool = True) -> dict[int | str, Json]:
@@ -72,13 +34,12 @@ def reply(kind: str, items: str, item: Json, streamed: bool = True) -> dict[int 
         items: {"type": "array", "items": {"type": "object", "required": list(item), "properties": item}},
         "usage": {"type": "object", "required": list(counts), "properties": counts},
     }
-    content: Json = {
-        "application/json": {"schema": {"type": "object", "required": list(properties), "properties": properties}}
+    schemas: dict[str, Json] = {
+        "application/json": {"type": "object", "required": list(properties), "properties": properties}
     }
-    if streamed:
-        event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
-        content["text/event-stream"] = {"schema": event}  # of each event
-    return {200: {"description": "The answer", "content": content}}
+    if streamed:  # the schema of each event
+        schemas["text/event-stream"] = EVENT
+    return answered_as(schemas)
 
 
 INDEX: Json = {"type": "integer"}
@@ -284,8 +245,3 @@ def _usage(usage: Usage | None) -> dict[str, int] | None:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": total,
     }
-
-
-def error_status(path: str, status: int) -> int:
-    """OpenAI answers a malformed request with 400 where the plain contract says 422."""
-    return 400 if status == 422 and path.startswith("/v1/") else status
