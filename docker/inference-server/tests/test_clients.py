@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc
 from conftest import Server, free_port, run, wait_for
 from inference_server.clients import address, read_networks
 from inference_server.engines.fair import FairQueue, Pace
 from inference_server.errors import StartError
 from inference_server.keys import Keys
 from inference_server.tracing import begin
+from tritonclient.utils import InferenceServerException
 
 openai = pytest.importorskip("openai")
 QUESTION = [{"role": "user", "content": "What is a Docker image?"}]
@@ -38,7 +41,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
         (folder / data / "keys").write_text(text)
     (folder / "..data").symlink_to("..1")
     (folder / "keys").symlink_to("..data/keys")
-    with Server(API_KEYS_FILE=folder / "keys", SLOTS=2, MAX_QUEUE=100) as server:
+    with Server(API_KEYS_FILE=folder / "keys", SLOTS=2, MAX_QUEUE=100, GRPC_PORT=free_port()) as server:
         yield server, folder
 
 
@@ -83,6 +86,47 @@ def test_keys(guarded: tuple[Server, Path]) -> None:
         assert key not in written
     assert {line.get("key") for line in server.lines()} >= {"alice", "bob", "carol"}
     assert ALICE.encode() not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+
+
+def test_every_contract_wants_the_key(guarded: tuple[Server, Path], samples: list[dict[str, Any]]) -> None:
+    """In the shape of its own errors; what platforms probe stays open."""
+    client, key = guarded[0].client, {"Authorization": f"Bearer {ALICE}"}
+    rows: dict[str, Any] = {"instances": [samples[0]["pixels"]]}
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": samples[0]["pixels"]}
+    for path, body in (
+        ("/invocations", rows),
+        ("/vertex/predict", rows),
+        ("/v2/models/digits/infer", {"inputs": [tensor]}),
+    ):
+        refused = client.post(path, json=body)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        said = refused.json()["error"]
+        assert (said if path.startswith("/v2") else said["message"]).startswith("This server wants an API key: send")
+        assert client.post(path, json=body, headers=key).status_code == 200
+    for path in ("/ping", "/vertex/health", "/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).status_code == 200
+    assert client.get("/v2").status_code == 401
+
+
+def test_keys_over_grpc(guarded: tuple[Server, Path], samples: list[dict[str, Any]]) -> None:
+    server = guarded[0]
+    client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{server.settings['GRPC_PORT']}")
+    rows = tritonclient.grpc.InferInput("pixels", [1, 64], "FP32")
+    rows.set_data_from_numpy(np.array([samples[0]["pixels"]], np.float32))
+    for headers in ({}, {"authorization": "Bearer sk-wrong-00000"}, {"x-api-key": "sk-wrong-00000"}):
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("digits", [rows], headers=headers)
+        assert refused.value.status() == "StatusCode.UNAUTHENTICATED"
+    for headers in ({"authorization": f"Bearer {ALICE}"}, {"x-api-key": ALICE}):
+        answer = client.infer("digits", [rows], headers=headers)
+        assert answer.as_numpy("label")[0].decode() == samples[0]["label"]
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    client.close()
+    lines = [line for line in server.lines() if line.get("route", "").endswith("/ModelInfer")]
+    assert [(line["status"], line.get("key")) for line in lines] == [("UNAUTHENTICATED", None)] * 3 + [
+        ("OK", "alice")
+    ] * 2
 
 
 def test_keys_that_are_refused_at_the_start(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc
 from conftest import MODELS, Server, free_port, run, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,7 +174,7 @@ def test_a_start_that_is_refused(settings: dict[str, str], said: str) -> None:
 @pytest.fixture(scope="module")
 def splitting() -> Iterator[Server]:
     """Both digits 50 : 50; tutor 9, which is not there, would get everybody."""
-    with Server(TRAFFIC="digits:1=50,digits:2=50,tutor:1=0,tutor:9=1") as running:
+    with Server(TRAFFIC="digits:1=50,digits:2=50,tutor:1=0,tutor:9=1", GRPC_PORT=free_port()) as running:
         yield running
 
 
@@ -195,6 +197,30 @@ def test_users_stay(splitting: Server, samples: list[dict[str, Any]]) -> None:
             assert version == split.version(place_of("digits", user.encode())) == reply.headers["x-model-version"]
             got.add(version)
     assert got == {"1", "2"}
+
+
+def test_users_stay_whichever_way_they_ask(splitting: Server, samples: list[dict[str, Any]]) -> None:
+    client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{splitting.settings['GRPC_PORT']}")
+    rows = tritonclient.grpc.InferInput("pixels", [1, 64], "FP32")
+    rows.set_data_from_numpy(np.array([samples[0]["pixels"]], np.float32))
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": samples[0]["pixels"]}
+    split = Split({"1": 50, "2": 50}, "1")
+    got = set()
+    for user in map("user-{}".format, range(4)):
+        version = split.version(place_of("digits", user.encode()))
+        got.add(version)
+        headers = {"x-user-id": user}
+        for _ in range(3):
+            assert client.infer("digits", [rows], headers=headers).get_response().model_version == version
+            for path, body in (
+                ("/invocations", {"instances": [samples[0]["pixels"]]}),
+                ("/vertex/predict", {"instances": [samples[0]["pixels"]]}),
+                ("/v2/models/digits/infer", {"inputs": [tensor]}),
+            ):
+                reply = splitting.client.post(path, json=body, headers=headers)
+                assert reply.headers["x-model-version"] == version
+    assert got == {"1", "2"}
+    client.close()
 
 
 def test_without_a_user_each_request_draws(splitting: Server, samples: list[dict[str, Any]]) -> None:
