@@ -6,10 +6,11 @@ A batch is a list of items. An item is a row of numbers, a text, a chat (a list 
 import asyncio
 import uuid
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from inference_server.engines.base import Floats, Sampling, Usage
 from inference_server.errors import RequestError
@@ -24,12 +25,19 @@ ROLES = ("system", "user", "assistant")
 WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _every_word(schema: dict[str, Any], kind: type[BaseModel]) -> None:
+# The platforms' words for the same few things, ours first.
+WORDS = {
+    "max_tokens": ("max_tokens", "max_new_tokens", "max_output_tokens", "maxOutputTokens"),
+    "top_p": ("top_p", "topP"),
+    "stop": ("stop", "stop_sequences", "stopSequences"),
+}
+
+
+def _every_word(schema: dict[str, Any]) -> None:
     """Into a JSON schema, which has a field's first name only, all names that the field goes by."""
-    for field in kind.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            first, *others = map(str, field.validation_alias.choices)
-            schema["properties"] |= dict.fromkeys(others, schema["properties"][first])
+    for first, *others in WORDS.values():
+        other = {**schema["properties"][first], "description": f"Another name of {first}; send one of them."}
+        schema["properties"] |= dict.fromkeys(others, other)
 
 
 class Parameters(BaseModel):
@@ -41,33 +49,50 @@ class Parameters(BaseModel):
     # Strict: "5" is no number and 1 is no truth value, whatever a parser could make of them.
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_every_word)
 
-    model: str | None = Field(None, max_length=200)
-    version: str | int | None = None
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="Name, or name:version; without it the first model that takes such an input.",
+    )
+    version: Annotated[str, Field(max_length=100)] | Annotated[int, WHOLE] | None = Field(
+        None, description="Without it by traffic split, else the highest."
+    )
     max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None,
-        validation_alias=AliasChoices("max_tokens", "max_new_tokens", "max_output_tokens", "maxOutputTokens"),
+        validation_alias=AliasChoices(*WORDS["max_tokens"]),
     )
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
-    top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False, validation_alias=AliasChoices("top_p", "topP"))
+    top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False, validation_alias=AliasChoices(*WORDS["top_p"]))
     seed: Annotated[int, WHOLE] | None = None
     stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=STOPS)] | None = Field(
-        None, validation_alias=AliasChoices("stop", "stop_sequences", "stopSequences")
+        None, validation_alias=AliasChoices(*WORDS["stop"])
     )
     do_sample: bool | None = None
-    return_full_text: bool | None = None
+    return_full_text: Literal[False] | None = Field(None, description="Answers come without the prompt.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, value: object) -> object:
+        """Of two words for the same, one would be ignored."""
+        for words in WORDS.values():
+            said = [word for word in words if isinstance(value, dict) and word in value]
+            if len(said) > 1:
+                raise PydanticCustomError("two_words", f"{' and '.join(said)} mean the same: send one of them")
+        return value
+
+    @staticmethod
+    def merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Both in one; what ``given`` says, in whichever word, counts more."""
+        unsaid = {name: value for name, value in defaults.items() if not given.keys() & set(WORDS.get(name, (name,)))}
+        return {**unsaid, **given}
 
     @classmethod
     def read(cls, value: object, where: str = "parameters") -> "Parameters":
         """From a request's JSON; None counts as empty. Raises RequestError 422 with the first thing that is wrong."""
         try:
-            found = cls.model_validate({} if value is None else value)
+            return cls.model_validate({} if value is None else value)
         except ValidationError as error:
             raise invalid(error, where) from None
-        if found.return_full_text:
-            raise RequestError(
-                422, "Answers come without the prompt: leave return_full_text out.", "unsupported", "return_full_text"
-            )
-        return found
 
     def sampling(self, default_temperature: float) -> Sampling:
         """As the engine knows it. ``do_sample: false`` is Hugging Face's word for temperature 0."""

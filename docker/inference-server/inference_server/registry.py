@@ -197,7 +197,7 @@ class Registry:
                     "version",
                 )
             version = tag
-        fitting = [model for model in self.models if kind in (None, model.spec.kind)]
+        fitting = [model for model in self.models if (model.spec.kind == kind if kind else model.spec.kind != "embed")]
         if not name:
             if not fitting:
                 what = ANSWERS_WITH[kind or "predict"]

@@ -95,7 +95,7 @@ def test_text(server: Server) -> None:
 
 def test_batch_limits(server: Server) -> None:
     said = post(server, "/batch_predict", {"inputs": [[0]] * 257}, 413)["error"]["message"]
-    assert said == "The batch has 257 items and this server takes 256: send it in parts."
+    assert said == "There are 257 inputs and this server takes 256: send them in parts."
     post(server, "/batch_predict", {"inputs": []}, 422)
     post(server, "/batch_predict", {"inputs": "x"}, 422)
     post(server, "/batch_predict", {}, 422)

@@ -124,6 +124,10 @@ def test_json_lines(server: Server, samples: Samples) -> None:
     attributes: dict[str, Any] = {ATTRIBUTES: "max_tokens=3; trace=5"}
     found = lines(invoke(server, texts, content_type="application/jsonlines", **attributes))
     assert [item.get("usage", {}).get("completion_tokens") for item in found] == [3, 3, None]
+    # What the body says, in whichever word, counts more than the attributes.
+    for body, tokens in (({}, 3), ({"max_tokens": 2}, 2), ({"parameters": {"max_new_tokens": 2}}, 2)):
+        answer = invoke(server, {"inputs": "What is a pod?", **body}, **attributes).json()
+        assert (answer[0] if isinstance(answer, list) else answer)["usage"]["completion_tokens"] == tokens
 
 
 def test_csv(server: Server, samples: Samples) -> None:
@@ -183,6 +187,14 @@ def test_accept(server: Server, samples: Samples, accept: str, status: int, kind
         (b'{"instances": []}', {}, 422, "instances holds nothing"),
         (json.dumps({"instances": [[1]] * 257}).encode(), {}, 413, "There are 257 instances and this server takes 256"),
         (b'{"instances": ["x"], "parameters": {"max_toks": 3}}', {}, 422, "parameters.max_toks: Extra inputs"),
+        (
+            b'{"instances": ["x"], "parameters": {"stop": "x", "stopSequences": "y"}}',
+            {},
+            422,
+            "mean the same: send one",
+        ),
+        (b'{"instances": ["x"], "parameters": {"max_tokens": "3"}}', {}, 422, "parameters.max_tokens: Input should be"),
+        (b'{"inputs": "x", "stream": 1}', {}, 422, "stream is true or false"),
         (b'{"instances": ["x"], "parameters": 3}', {}, 422, "parameters: Input should be"),
         (b'{"instances": ["x"], "parameters": {"model": "cats"}}', {}, 404, "The model 'cats' is not loaded"),
         (b'{"inputs": [1], "stream": true}', {}, 422, "Only a text can be streamed"),

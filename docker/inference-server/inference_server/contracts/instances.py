@@ -6,24 +6,13 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
-from inference_server.answers import (
-    Model,
-    Parameters,
-    answer_all,
-    class_answer,
-    invalid,
-    kind_of_any,
-    named,
-    text_answer,
-)
+from inference_server.answers import Parameters, invalid, named
 from inference_server.contracts import predict
-from inference_server.contracts.connection import while_connected
+from inference_server.contracts.items import answer_batch, answer_one
 from inference_server.contracts.openai.chat import ChatRequest
 from inference_server.contracts.openai.chat import chat as answer_chat
 from inference_server.contracts.responses import Json
 from inference_server.errors import RequestError
-from inference_server.registry import ClassModel
-from inference_server.serving import answered_by, serving
 
 PARAMETERS: Json = {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]}
 # Which of these inputs are good depends on the model.
@@ -46,41 +35,9 @@ BODY: Json = {
 
 
 async def answer_many(request: Request, items: list[Any], parameters: Parameters, field: str) -> list[dict[str, Any]]:
-    """One answer an item, in order; a bad item has ``error`` in place of its answer. Raises RequestError for the whole."""
-    limit = serving(request).settings.max_batch
-    if not items:
-        raise RequestError(422, f"{field} holds nothing: send at least one.", "bad_inputs", field)
-    if len(items) > limit:
-        raise RequestError(
-            413,
-            f"There are {len(items)} {field} and this server takes {limit}: send them in parts.",
-            "batch_too_large",
-            field,
-        )
-    model = pick(request, items, parameters)
-    sampling = parameters.sampling(serving(request).settings.default_temperature)
-    answers = await while_connected(request, answer_all(model, items, sampling))
+    """One answer an item, each with the model that gave it."""
+    model, answers = await answer_batch(request, items, parameters, field)
     return [{**named(model), **answer} for answer in answers]
-
-
-async def answer_one(request: Request, item: object, parameters: Parameters) -> dict[str, Any]:
-    """The answer to one item. Raises RequestError."""
-    model = pick(request, [item], parameters)
-    if isinstance(model, ClassModel):
-        return {**named(model), **class_answer(model, (await model.classify(model.engine.parse(item)[None]))[0])}
-    sampling = parameters.sampling(serving(request).settings.default_temperature)
-    answer, request.state.usage = await while_connected(request, text_answer(model, item, sampling))
-    return {**named(model), **answer}
-
-
-def pick(request: Request, items: list[Any], parameters: Parameters) -> Model:
-    """The model that is named, or the first that takes this kind of item."""
-    version = None if parameters.version is None else str(parameters.version)
-    model = serving(request).models.answerer(
-        None if parameters.model else kind_of_any(items), parameters.model, version
-    )
-    answered_by(request, model)
-    return model
 
 
 def instances_of(body: dict[str, Any]) -> list[Any]:
@@ -109,33 +66,34 @@ async def answer_body(request: Request, body: dict[str, Any], defaults: dict[str
             raise RequestError(422, "Only a text can be streamed: inputs has to be one string.", "bad_inputs", "inputs")
         return await _chat(request, _as_chat(body, defaults))
     if "parameters" in body:
-        parameters = Parameters.read(_merged(defaults, body["parameters"]))
+        parameters = parameters_of(body, defaults)
         if several:
             return JSONResponse(
                 [_hugging_face(one) for one in await answer_many(request, inputs, parameters, "inputs")]
             )
         return JSONResponse([_hugging_face(await answer_one(request, inputs, parameters))])
     try:
-        plain = predict.PredictRequest.model_validate({**defaults, **body})
+        plain = predict.PredictRequest.model_validate(Parameters.merged(defaults, body))
     except ValidationError as error:
         raise invalid(error) from None
     return JSONResponse(await (predict.batch_predict if several else predict.predict)(plain, request))
 
 
-def _merged(defaults: dict[str, Any], parameters: object) -> object:
-    """What the request itself says counts more; what is no object is left for ``Parameters`` to refuse."""
-    return (
-        {**defaults, **parameters} if isinstance(parameters, dict) else defaults if parameters is None else parameters
+def parameters_of(body: dict[str, Any], defaults: dict[str, Any]) -> Parameters:
+    """The body's ``parameters``, over those that came beside it. Raises RequestError 422."""
+    given = body.get("parameters")
+    return Parameters.read(
+        Parameters.merged(defaults, given) if isinstance(given, dict) else defaults if given is None else given
     )
 
 
 def _as_chat(body: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """A text that is to be streamed, as the chat that it is."""
     if "parameters" in body:
-        given = _merged(defaults, body["parameters"])
+        parameters = parameters_of(body, defaults)
     else:
-        given = {**defaults, **{name: value for name, value in body.items() if name not in ("inputs", "stream")}}
-    parameters = Parameters.read(given)
+        given = {name: value for name, value in body.items() if name not in ("inputs", "stream")}
+        parameters = Parameters.read(Parameters.merged(defaults, given))
     sampling = parameters.sampling(0.0)
     asked = {
         "model": parameters.model,

@@ -1,110 +1,29 @@
 """The plain contract: /predict for one input, /batch_predict for many, each item with its own answer or its own error."""
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
-from inference_server.answers import STOPS, WHOLE, answer_all, class_answer, named, text_answer
-from inference_server.contracts.connection import while_connected
-from inference_server.engines.base import Sampling
+from inference_server.answers import Parameters, named
+from inference_server.contracts.items import answer_batch, answer_one
 from inference_server.errors import RequestError
-from inference_server.registry import ClassModel, TextModel
-from inference_server.serving import answered_by, serving
 
 router = APIRouter(tags=["predict"])
-# A zero, as an example.
-ROW: list[JsonValue] = [
-    int(shade)
-    for shade in [
-        "0",
-        "0",
-        "5",
-        "13",
-        "9",
-        "1",
-        "0",
-        "0",
-        "0",
-        "0",
-        "13",
-        "15",
-        "10",
-        "15",
-        "5",
-        "0",
-        "0",
-        "3",
-        "15",
-        "2",
-        "0",
-        "11",
-        "8",
-        "0",
-        "0",
-        "4",
-        "12",
-        "0",
-        "0",
-        "8",
-        "8",
-        "0",
-        "0",
-        "5",
-        "8",
-        "0",
-        "0",
-        "9",
-        "8",
-        "0",
-        "0",
-        "4",
-        "11",
-        "0",
-        "1",
-        "12",
-        "7",
-        "0",
-        "0",
-        "2",
-        "14",
-        "5",
-        "10",
-        "12",
-        "0",
-        "0",
-        "0",
-        "0",
-        "6",
-        "13",
-        "10",
-        "0",
-        "0",
-        "0",
-    ]
-]
+ZERO = (
+    "0 0 5 13 9 1 0 0 0 0 13 15 10 15 5 0 0 3 15 2 0 11 8 0 0 4 12 0 0 8 8 0 "
+    "0 5 8 0 0 9 8 0 0 4 11 0 1 12 7 0 0 2 14 5 10 12 0 0 0 0 6 13 10 0 0 0"
+)
+ROW: list[JsonValue] = [int(shade) for shade in ZERO.split()]  # the digit as an example
 
 
-class PredictRequest(BaseModel):
-    """``inputs``: for classes a row of numbers, for text a string; in a batch a list of these."""
+class PredictRequest(Parameters):
+    """``inputs``: for classes a row of numbers, for text a string or a chat; in a batch a list of these."""
 
-    model_config = ConfigDict(strict=True, json_schema_extra={"example": {"inputs": ROW, "model": "digits"}})
+    model_config = ConfigDict(extra="ignore")
 
-    inputs: Any
-    model: str | None = Field(
-        None,
-        max_length=200,
-        description="Name, or name:version; without it the first model that takes such an input.",
-    )
-    # JSON writers like to send 2 where "2" is meant.
-    version: Annotated[str | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = Field(
-        None, max_length=100, description="Without it the highest."
-    )
-    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = Field(None, description="Text only.")
-    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False, description="Text only.")
-    seed: Annotated[int, WHOLE] | None = Field(None, description="Text only.")
-    stop: list[str] = Field(default_factory=list, max_length=STOPS, description="Text only.")
+    inputs: Any = Field(examples=[ROW])
 
 
 @router.post("/predict", summary="One input, one answer")
@@ -120,36 +39,17 @@ async def predict(body: PredictRequest, request: Request) -> dict[str, Any]:
                 "inputs",
             )
         item = item[0]
-    model = _model(body, request, item)
     start = time.perf_counter()
-    if isinstance(model, ClassModel):
-        scores = await model.classify(model.engine.parse(item)[None])
-        answer = class_answer(model, scores[0])
-    else:
-        answer, usage = await while_connected(request, text_answer(model, item, _sampling(body, request)))
-        request.state.usage = usage
-    return {**named(model), **answer, "inference_ms": _ms(start)}
+    return {**await answer_one(request, item, body), "inference_ms": _ms(start)}
 
 
 @router.post("/batch_predict", summary="Many inputs; one that is bad does not spoil the others")
 async def batch_predict(body: PredictRequest, request: Request) -> dict[str, Any]:
     """Answers in the order of the inputs; an item that failed has ``error`` in place of its answer."""
-    items = body.inputs
-    limit = serving(request).settings.max_batch
-    if not isinstance(items, list) or not items:
-        raise RequestError(
-            422, "/batch_predict takes a list of inputs with at least one in it.", "bad_inputs", "inputs"
-        )
-    if len(items) > limit:
-        raise RequestError(
-            413,
-            f"The batch has {len(items)} items and this server takes {limit}: send it in parts.",
-            "batch_too_large",
-            "inputs",
-        )
-    model = _model(body, request, next((item for item in items if isinstance(item, list | str)), None))
+    if not isinstance(body.inputs, list):
+        raise RequestError(422, "/batch_predict takes a list of inputs.", "bad_inputs", "inputs")
     start = time.perf_counter()
-    answers = await while_connected(request, answer_all(model, items, _sampling(body, request)))
+    model, answers = await answer_batch(request, body.inputs, body, "inputs")
     failed = sum("error" in answer for answer in answers)
     return {
         **named(model),
@@ -158,24 +58,6 @@ async def batch_predict(body: PredictRequest, request: Request) -> dict[str, Any
         "failed": failed,
         "inference_ms": _ms(start),
     }
-
-
-def _model(body: PredictRequest, request: Request, example: object) -> TextModel | ClassModel:
-    """The model that is named, or the first that takes this kind of input."""
-    registry = serving(request).models
-    model = registry.answerer(
-        None if body.model else "generate" if isinstance(example, str) else "predict",
-        body.model,
-        body.version,
-    )
-    answered_by(request, model)
-    return model
-
-
-def _sampling(body: PredictRequest, request: Request) -> Sampling:
-    default = serving(request).settings.default_temperature
-    temperature = default if body.temperature is None else body.temperature
-    return Sampling(body.max_tokens, temperature, seed=body.seed, stop=tuple(body.stop))
 
 
 def _ms(start: float) -> float:

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 
 from inference_server.answers import Parameters, number
 from inference_server.contracts import media
-from inference_server.contracts.instances import BODY, answer_body, answer_many, instances_of
+from inference_server.contracts.instances import BODY, answer_body, answer_many, instances_of, parameters_of
 from inference_server.contracts.responses import EVENT, UNWELL, answered_as, errors
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -84,10 +84,7 @@ async def _json(request: Request, body: Any, named: dict[str, Any]) -> Response:
         raise RequestError(422, 'The body is a JSON object, such as {"instances": [[0, 5, …]]}.', "bad_request")
     if "instances" in body:
         wanted = media.accepted(request, (JSON, LINES, CSV))
-        given = body.get("parameters")
-        parameters = Parameters.read(
-            {**named, **given} if isinstance(given, dict) else named if given is None else given
-        )
+        parameters = parameters_of(body, named)
         return _reply(wanted, await answer_many(request, instances_of(body), parameters, "instances"))
     media.accepted(request, (JSON, "text/event-stream") if body.get("stream") else (JSON,))
     return await answer_body(request, body, named)

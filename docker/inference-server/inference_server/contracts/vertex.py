@@ -9,9 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from inference_server.answers import Parameters
 from inference_server.contracts import media
-from inference_server.contracts.instances import BODY, answer_body, answer_many, instances_of
+from inference_server.contracts.instances import BODY, answer_body, answer_many, instances_of, parameters_of
 from inference_server.contracts.responses import EVENT, UNWELL, answered_as
 from inference_server.errors import RequestError
 from inference_server.serving import serving
@@ -62,5 +61,5 @@ async def predict(request: Request) -> Response:
         raise RequestError(422, 'The body is a JSON object, such as {"instances": [[0, 5, …]]}.', "bad_request")
     if "instances" not in body:
         return await answer_body(request, body, {})
-    parameters = Parameters.read(body.get("parameters"))
+    parameters = parameters_of(body, {})
     return JSONResponse({"predictions": await answer_many(request, instances_of(body), parameters, "instances")})
