@@ -105,7 +105,7 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     """404 when it is not loaded, 503 when its engine is unwell."""
     state = serving(request)
     model = state.models.answerer(None, name, version)
-    well = not state.trouble() and model.engine.vitals().alive
+    well = not state.trouble() and model.engine.vitals().well
     return JSONResponse({"name": model.spec.name, "ready": well}, 200 if well else 503)
 
 

@@ -132,7 +132,7 @@ def _token(token: bytes, logprob: float) -> Json:
 @router.post(
     "/chat/completions",
     summary="An answer to a chat, whole or as server-sent events",
-    responses=reply("chat.completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("chat.completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 502, 503, 504),
 )
 async def chat(body: ChatRequest, request: Request) -> Response:
     """``stream`` makes events, ``n`` several answers, ``logprobs`` the model's own log-probability of each token."""

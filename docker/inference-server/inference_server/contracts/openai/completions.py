@@ -103,7 +103,7 @@ class TextShape(Shape):
 @router.post(
     "/completions",
     summary="A text that goes on, whole or as server-sent events",
-    responses=reply("text_completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=reply("text_completion", "choices", CHOICE) | errors(400, 404, 413, 415, 429, 500, 502, 503, 504),
 )
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Answer k of prompt p has the index p * n + k. Without max_tokens there are 16, as at OpenAI."""
