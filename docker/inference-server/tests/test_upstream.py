@@ -356,6 +356,11 @@ def is_slow(handler: Any) -> None:
     hangs_up(handler)
 
 
+def late(handler: Any) -> None:
+    time.sleep(0.5)
+    good(handler)
+
+
 @pytest.fixture(scope="module")
 def bad() -> Iterator[Bad]:
     made = Bad()
@@ -456,8 +461,12 @@ def test_an_upstream_that_does_not_know_n(before_bad: Server, bad: Bad) -> None:
 
 def test_a_full_queue(before_bad: Server, bad: Bad) -> None:
     """Two run, two wait, the others are sent away at once."""
-    bad.ways, replies = [lambda handler: (time.sleep(0.5), good(handler))] * 4, []
-    crowd = [threading.Thread(target=lambda: replies.append(httpx.post(f"{before_bad.url}/v1/chat/completions", json={"messages": QUESTION}, timeout=30))) for _ in range(7)]  # fmt: skip
+    bad.ways, replies = [late] * 4, []
+
+    def one_more() -> None:
+        replies.append(httpx.post(f"{before_bad.url}/v1/chat/completions", json={"messages": QUESTION}, timeout=30))
+
+    crowd = [threading.Thread(target=one_more) for _ in range(7)]
     for one in crowd:
         one.start()
     for one in crowd:
