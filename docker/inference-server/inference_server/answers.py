@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from inference_server.engines.base import Floats, Sampling, Usage
 from inference_server.errors import RequestError
-from inference_server.models import Kind
+from inference_server.models import AnswerKind
 from inference_server.registry import ClassModel, TextModel
 
 Model = TextModel | ClassModel
@@ -81,7 +81,7 @@ def invalid(error: ValidationError, where: str = "") -> RequestError:
     return RequestError(422, f"{place or 'The body'}: {first['msg']}.", "bad_request", place or None)
 
 
-def kind_of(item: object) -> Kind | None:
+def kind_of(item: object) -> AnswerKind | None:
     """Which kind of model takes such an item; None where one can't tell."""
     if isinstance(item, dict):
         if any(name in item for name in TEXT_FIELDS):
@@ -92,7 +92,7 @@ def kind_of(item: object) -> Kind | None:
     return "generate" if isinstance(item, str) else "predict" if isinstance(item, list) else None
 
 
-def kind_of_any(items: Iterable[object]) -> Kind | None:
+def kind_of_any(items: Iterable[object]) -> AnswerKind | None:
     """Which kind the first item that tells asks for."""
     return next((kind for item in items if (kind := kind_of(item))), None)
 

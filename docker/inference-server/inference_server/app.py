@@ -1,14 +1,18 @@
 """The ASGI app: contracts as routers, errors as sentences in one shape."""
 
+from functools import partial
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from inference_server import __version__
+from inference_server.access import Access
 from inference_server.contracts import oip, openai, ops, predict, sagemaker, vertex
 from inference_server.errors import RequestError
 from inference_server.middleware import BodyLimit, RequestContext
+from inference_server.openapi import document
 from inference_server.serving import Serving
 
 
@@ -26,10 +30,12 @@ def create_app(serving: Serving) -> FastAPI:
     for contract in (ops, predict, openai, sagemaker, oip):
         app.include_router(contract.router)
     app.add_middleware(BodyLimit, limit=serving.settings.max_body_bytes)
+    app.add_middleware(Access, serving=serving)
     app.add_middleware(RequestContext, serving=serving)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.openapi = partial(document, app, serving)  # type: ignore[method-assign]
     return app
 
 

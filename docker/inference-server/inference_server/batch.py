@@ -226,7 +226,7 @@ class Job:
                 asyncio.get_running_loop().add_signal_handler(each, self._stop, each)
             start = time.monotonic()
             try:
-                await self._answer(registry.models[0], lines, results, tally, size)
+                await self._answer(registry.answerer(None, spec.name, spec.version), lines, results, tally, size)
             finally:
                 registry.close()
             if not self.stopped:
@@ -235,6 +235,7 @@ class Job:
 
     def _choose(self, specs: list[ModelSpec]) -> ModelSpec:
         """The model that is named, or the first one for such lines; its highest version. Raises StartError."""
+        specs = [spec for spec in specs if spec.kind != "embed"]
         listed = ", ".join(spec.id for spec in specs)
         if self.model_name:
             name, _, version = self.model_name.partition(":")

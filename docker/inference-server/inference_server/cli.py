@@ -1,9 +1,9 @@
-"""The command line: ``serve`` (the default), ``health`` and ``batch``. Imports happen inside each command, so that ``health`` stays quick."""
+"""The command line: ``serve`` (the default), ``health``, ``batch`` and ``settings``. Imports happen inside each command, so that ``health`` stays quick."""
 
 import sys
 
 USAGE = """\
-usage: inference-server [serve | health [--ready] | batch IN OUT | --help | --version]
+usage: inference-server [serve | health [--ready] | batch IN OUT | settings | --help | --version]
 
   serve           load the models and answer HTTP until SIGTERM (the default)
                   example: PORT=9000 MODEL_PATH=./models inference-server serve
@@ -11,8 +11,9 @@ usage: inference-server [serve | health [--ready] | batch IN OUT | --help | --ve
                   example: inference-server batch rows.csv results.jsonl --model digits
   health          ask the server on this machine's PORT for /health; exit 0 when it is well, else 1
   health --ready  ask for /ready instead: also 1 while models load or while it drains
+  settings        print every setting with its default and bounds, as Markdown
 
-Settings come from the environment; README.md lists them.
+Settings come from the environment.
 """
 
 
@@ -32,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
             from inference_server.batch import batch
 
             return batch(rest)
+        case ["settings"]:
+            from inference_server.settings import as_markdown
+
+            print(as_markdown())
+            return 0
         case ["--version"]:
             from inference_server import __version__
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inference_server import tracing, traffic
 from inference_server.errors import RequestError
 from inference_server.serving import Phase, Serving
 
@@ -35,10 +36,13 @@ class RequestContext:
             return
         start = time.perf_counter()
         serving = self._serving
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        sent = dict(scope["headers"])
+        given = sent.get(b"x-request-id", b"").decode("latin-1")
+        traffic.user_is(sent.get(b"x-user-id"))
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        trace = state["trace"] = tracing.begin(sent.get(b"traceparent"), serving.spans is not None)
         status = CLIENT_GONE
 
         async def send_on(message: Message) -> None:
@@ -46,6 +50,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if trace:
+                    headers.append((b"traceparent", trace.header.encode()))
                 if "model" in state:
                     headers += [
                         (b"x-model-name", state["model"].name.encode()),
@@ -56,7 +62,7 @@ class RequestContext:
                 message = {**message, "headers": headers}
             await send(message)
 
-        serving.in_flight += 1
+        number = serving.begin()
         serving.metrics.http_running.set(serving.in_flight)
         try:
             if serving.phase is Phase.DRAINING and scope["path"] not in self._probes:
@@ -74,7 +80,7 @@ class RequestContext:
                 error = RequestError(500, "Something broke here; the log has it under this request's id.", "bug")
                 await send_json(send_on, 500, error.body(scope["path"]))
         finally:
-            serving.in_flight -= 1
+            serving.end(number)
             serving.metrics.http_running.set(serving.in_flight)
             self._record(scope, status, time.perf_counter() - start)
 
@@ -101,11 +107,34 @@ class RequestContext:
             }
         if "error_code" in state:
             fields["error"] = state["error_code"]
+        if "key" in state:
+            fields["key"] = state["key"]
+        if trace := state["trace"]:
+            fields |= {"trace_id": trace.trace_id, "span_id": trace.span_id}
+            if self._serving.spans and route not in PROBES:
+                self._serving.spans.end(trace, f"{method} {route}", seconds, _attributes(fields), status >= 500)
         log.log(
             logging.DEBUG if route in self._probes and status == 200 else logging.INFO,
             "request",
             extra={"fields": fields},
         )
+
+
+# A log line's fields by their names in OpenTelemetry's semantic conventions.
+CONVENTIONS = {
+    "method": "http.request.method",
+    "route": "http.route",
+    "status": "http.response.status_code",
+    "error": "error.type",
+    "model": "gen_ai.request.model",
+    "prompt_tokens": "gen_ai.usage.input_tokens",
+    "completion_tokens": "gen_ai.usage.output_tokens",
+    "request_id": "http.request.header.x-request-id",
+}
+
+
+def _attributes(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: fields[key] for key, name in CONVENTIONS.items() if key in fields}
 
 
 class BodyLimit:

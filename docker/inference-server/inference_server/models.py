@@ -5,6 +5,7 @@ Accepted are a repository ``<name>/<version>/``, one model's folder of versions 
 * text, ONNX: ``onnx/model.onnx`` or ``model.onnx`` with ``tokenizer.json`` and ``genai_config.json``
 * text, Hugging Face: ``config.json``, ``*.safetensors``, ``tokenizer.json`` (needs the transformers engine)
 * classes, ONNX: ``model.onnx`` with a ``model.json`` that says ``"kind": "predict"``
+* vectors, NumPy: ``model.npz`` with a ``model.json`` that says ``"kind": "embed"``
 
 Only names and small files are read here; the engines find out whether the weights themselves are whole.
 """
@@ -14,11 +15,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from inference_server.errors import ModelRefused
 
-Kind = Literal["generate", "predict"]
+Kind = Literal["generate", "predict", "embed"]
+AnswerKind = Literal["generate", "predict"]  # what texts and rows are sent to; embeddings have a contract of their own
 HELP = "It can be a model's folder, or a folder of <name>/<version>/ folders."
 KNOWN_STRANGERS = {
     "*.gguf": "GGUF weights; serve those with Ollama or llama.cpp",
@@ -37,7 +39,7 @@ class ModelSpec:
     name: str
     version: str
     kind: Kind
-    engine: Literal["onnx", "transformers"]
+    engine: Literal["onnx", "transformers", "numpy"]
     folder: Path
     weights: Path
     card: dict[str, Any] = field(default_factory=dict)
@@ -48,8 +50,14 @@ class ModelSpec:
         return f"{self.name}:{self.version}"
 
 
-def find_models(path: Path, engine: str = "auto") -> list[ModelSpec]:
-    """Every model version under ``path``, sorted by name and version. Raises ModelRefused."""
+Refused = dict[Path, ModelRefused]
+
+
+def find_models(path: Path, engine: str = "auto", refused: Refused | None = None) -> list[ModelSpec]:
+    """Every model version under ``path``, sorted by name and version. Raises ModelRefused.
+
+    With ``refused``, a version that can't be had does not hide the others: it goes in there, by its folder.
+    """
     try:
         if not path.exists():
             raise ModelRefused(f"MODEL_PATH={path}: there is no such folder. {HELP}")
@@ -57,15 +65,20 @@ def find_models(path: Path, engine: str = "auto") -> list[ModelSpec]:
             raise ModelRefused(f"MODEL_PATH={path} is a file. {HELP}")
         if not any(_visible(path)):
             raise ModelRefused(f"MODEL_PATH={path} is empty. {HELP} Was a volume mounted over it?")
-        found = list(_walk(path, engine))
+        found = list(_walk(path, engine, refused))
     except PermissionError as error:
         raise unreadable(path, error) from None
-    seen: dict[str, Path] = {}
+    seen: dict[str, ModelSpec] = {}
     for spec in found:
-        if spec.id in seen:
-            raise ModelRefused(f"{seen[spec.id]} and {spec.folder} both say they are {spec.id}: change one model.json.")
-        seen[spec.id] = spec.folder
-    return sorted(found, key=lambda spec: (spec.name, version_key(spec.version)))
+        first = seen.setdefault(spec.id, spec)
+        if first is not spec:
+            twice = ModelRefused(
+                f"{first.folder} and {spec.folder} both say they are {spec.id}: change one model.json."
+            )
+            if refused is None:
+                raise twice
+            refused[spec.folder] = twice
+    return sorted(seen.values(), key=lambda spec: (spec.name, version_key(spec.version)))
 
 
 def version_key(version: str) -> tuple[int, str]:
@@ -73,30 +86,43 @@ def version_key(version: str) -> tuple[int, str]:
     return (int(version), "") if version.isdigit() else (-1, version)
 
 
-def _walk(path: Path, engine: str) -> Iterator[ModelSpec]:
+def _walk(path: Path, engine: str, refused: Refused | None) -> Iterator[ModelSpec]:
     """The three accepted layouts, from the most direct to the widest."""
     folders = [child for child in _visible(path) if child.is_dir()]
     if _looks_like_model(path):
         name, version = (path.parent.name, path.name) if path.name.isdigit() else (path.resolve().name, "1")
         yield _read(path, name, version, engine)
     elif folders and all(child.name.isdigit() for child in folders):
-        yield from _versions(path, path.resolve().name, engine)
+        yield from _versions(path, path.resolve().name, engine, refused)
     elif any(grandchild.is_dir() and grandchild.name.isdigit() for child in folders for grandchild in _visible(child)):
         for child in folders:
-            yield from _versions(child, child.name, engine)
+            yield from _versions(child, child.name, engine, refused)
     else:
         raise ModelRefused(_stranger(path))
 
 
-def _versions(folder: Path, name: str, engine: str) -> Iterator[ModelSpec]:
+def _versions(folder: Path, name: str, engine: str, refused: Refused | None) -> Iterator[ModelSpec]:
     """The versions of one model; each folder in it has to be one."""
     folders = [child for child in _visible(folder) if child.is_dir()]
-    if not folders:
-        raise ModelRefused(f"{folder} holds no version: expected {folder}/1/ with the model in it.")
-    for child in folders:
-        if not child.name.isdigit():
-            raise ModelRefused(f"{child} is not a version: name version folders 1, 2, 3, or move it elsewhere.")
-        yield _read(child, name, child.name, engine)
+    for child in folders or [folder]:
+        try:
+            spec = _version(child, name, engine) if folders else _none_in(folder)
+        except (ModelRefused, OSError) as error:
+            if refused is None:
+                raise
+            refused[child] = error if isinstance(error, ModelRefused) else vanished(child, error)
+        else:
+            yield spec
+
+
+def _none_in(folder: Path) -> NoReturn:
+    raise ModelRefused(f"{folder} holds no version: expected {folder}/1/ with the model in it.")
+
+
+def _version(folder: Path, name: str, engine: str) -> ModelSpec:
+    if not folder.name.isdigit():
+        raise ModelRefused(f"{folder} is not a version: name version folders 1, 2, 3, or move it elsewhere.")
+    return _read(folder, name, folder.name, engine)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -132,14 +158,33 @@ def _read(folder: Path, name: str, version: str, engine: str) -> ModelSpec:
         raise ModelRefused(
             f"{folder} has a model.onnx and neither a tokenizer.json (text) nor a model.json (classes): add the one that belongs to it."
         )
-    if kind not in ("generate", "predict"):
-        raise ModelRefused(f'{folder / "model.json"} says kind {kind!r}: this server knows "generate" and "predict".')
-    if kind == "predict":
-        weights = folder / str(card.get("file", "model.onnx"))
+    if kind not in ("generate", "predict", "embed"):
+        raise ModelRefused(
+            f'{folder / "model.json"} says kind {kind!r}: this server knows "generate", "predict" and "embed".'
+        )
+    if kind != "generate":
+        weights = folder / str(card.get("file", "model.onnx" if kind == "predict" else "model.npz"))
         if not weights.is_file():
-            raise ModelRefused(f"{folder} has a model.json and no {weights.name}: copy the ONNX file beside it.")
-        return ModelSpec(name, version, "predict", "onnx", folder, weights, card)
+            raise ModelRefused(f"{folder} has a model.json and no {weights.name}: copy that file beside it.")
+        return ModelSpec(name, version, kind, "onnx" if kind == "predict" else "numpy", folder, weights, card)
     return _read_text_model(folder, name, version, engine, onnx, card)
+
+
+Stamp = dict[str, tuple[int, int, int]]
+
+
+def stamp(spec: ModelSpec) -> Stamp:
+    """Inode, size and time of change of each file of a version: cheap to ask, and different when anything was replaced.
+
+    Links are followed, so that the swap of a link is a change too. Raises ModelRefused when the folder can't be read.
+    """
+    folders = {spec.folder, spec.weights if spec.weights.is_dir() else spec.weights.parent}
+    try:
+        files = [path for folder in sorted(folders) for path in _visible(folder) if path.is_file()]
+        found = {path: path.stat() for path in files}
+    except OSError as error:
+        raise vanished(spec.folder, error) from None
+    return {str(path): (at.st_ino, at.st_size, at.st_mtime_ns) for path, at in found.items()}
 
 
 def _read_text_model(
@@ -183,6 +228,13 @@ def _stranger(folder: Path) -> str:
 def unreadable(path: Path, error: PermissionError) -> ModelRefused:
     """The refusal of what this user may not read: the usual trouble with mounted folders."""
     return ModelRefused(f"{path}: {error.filename} can't be read by this user: make it readable (chmod -R a+rX).")
+
+
+def vanished(path: Path, error: OSError) -> ModelRefused:
+    """The refusal of what changes or disappears under the reader's hands."""
+    if isinstance(error, PermissionError):
+        return unreadable(path, error)
+    return ModelRefused(f"{path} can't be read ({error.strerror or error}): copy it elsewhere first, then mv it here.")
 
 
 def read_json(path: Path) -> dict[str, Any]:

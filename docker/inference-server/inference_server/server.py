@@ -8,15 +8,19 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 from inference_server.errors import StartError
-from inference_server.models import ModelSpec, find_models
+from inference_server.models import find_models
 from inference_server.settings import Settings, read_settings
+from inference_server.traffic import Traffic, TrafficFile, read_traffic
 
 log = logging.getLogger("inference_server")
 BACKLOG = 2048
+RELOAD_SIGNAL = getattr(signal, "SIGHUP", None)  # none on Windows
 IDLE_CONNECTION_SECONDS = 75  # longer than the 60 s of nginx and most load balancers, which must be the first to close
 
 
@@ -24,35 +28,42 @@ def serve() -> int:
     """Run the server until it is told to stop; returns its exit code."""
     # As process 1 of a container nothing happens on SIGTERM unless somebody says so, also in the first half second.
     signal.signal(signal.SIGTERM, _leave_early)
+    if RELOAD_SIGNAL:
+        signal.signal(RELOAD_SIGNAL, signal.SIG_IGN)  # it means a reload, and there is nothing to reload yet
     # Huge pages would make the sparse key/value buffers cost all they could ever hold: 126 MB became 233 when it was tried.
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     try:
         settings = read_settings()
-        # What lies in a bucket is fetched once the port is open: platforms give up on a container that does not listen.
-        specs = None if settings.model_is_remote else find_models(settings.models_folder(), settings.engine)
+        split = read_traffic(settings)
+        # What can be refused at once is; what lies in a bucket is fetched once the port is open: platforms give up on a
+        # container that does not listen.
+        if not settings.model_is_remote and not settings.model_wait_seconds:
+            find_models(settings.models_folder(), settings.engine)
         listener = _bind(settings.host, settings.port, "PORT")
         grpc_listener = _bind(settings.host, settings.grpc_port, "GRPC_PORT") if settings.grpc_port else None
     except StartError as error:
         return _refuse(error)
     try:
-        return _run(settings, specs, listener, grpc_listener)
+        return _run(settings, split, listener, grpc_listener)
     except KeyboardInterrupt:
         return 130
 
 
-def _run(
-    settings: Settings, specs: list[ModelSpec] | None, listener: socket.socket, grpc_listener: socket.socket | None
-) -> int:
-    """With settings, models (unless they lie elsewhere) and ports in hand: import what is heavy and go."""
+def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_listener: socket.socket | None) -> int:
+    """With settings and ports in hand: import what is heavy and go."""
     import uvicorn
 
     from inference_server import logs
     from inference_server.app import create_app
     from inference_server.registry import Registry
+    from inference_server.reload import Reloader, wait_for_models
     from inference_server.serving import Phase, Serving
 
     logs.set_up(settings.log_level)
-    serving = Serving(settings)
+    try:
+        serving = Serving(settings)
+    except StartError as error:
+        return _refuse(error)
     problem: list[StartError] = []
 
     class Server(uvicorn.Server):
@@ -67,7 +78,12 @@ def _run(
 
                 self.grpc = await oip_grpc.start(serving, grpc_listener)
                 log.info("listening for gRPC", extra={"fields": {"host": settings.host, "port": settings.grpc_port}})
-            threading.Thread(target=self.load, name="loader", daemon=True).start()
+            self.reloader: Reloader | None = None
+            self.traffic_file: TrafficFile | None = None
+            if RELOAD_SIGNAL:
+                self.loop.add_signal_handler(RELOAD_SIGNAL, self.reload)
+            self.loader = threading.Thread(target=self.load, name="loader", daemon=True)
+            self.loader.start()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             if grpc_listener:
@@ -80,8 +96,12 @@ def _run(
             """On a thread of its own, so that /health answers meanwhile."""
             start = time.perf_counter()
             try:
-                found = find_models(settings.models_folder(), settings.engine) if specs is None else specs
-                registry = Registry.load(found, settings, serving.metrics)
+                registry = wait_for_models(serving)
+                try:
+                    registry.direct(split, serving.metrics, strict=True)
+                except StartError:
+                    registry.close()
+                    raise
             except StartError as error:
                 problem.append(error)
                 self.should_exit = True
@@ -96,8 +116,31 @@ def _run(
             serving.loaded = registry
             if serving.phase is Phase.LOADING:
                 serving.phase = Phase.READY
+            self.reloader = Reloader(serving, self.loop)
+            self.reloader.start()
+            if settings.traffic_file:
+                self.traffic_file = TrafficFile(
+                    settings.traffic_file,
+                    changed=lambda new: self.soon(lambda: serving.models.direct(new, serving.metrics)),
+                    refused=lambda: serving.metrics.traffic_failures.inc(),
+                )
+                self.traffic_file.start()
             names = [model.spec.id for model in registry.models]
             log.info("ready", extra={"fields": {"models": names, "load_seconds": round(seconds, 3)}})
+
+        def soon(self, call: Callable[[], None]) -> None:
+            """Run something on the event loop's thread, unless that has ended."""
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(call)
+
+        def reload(self) -> None:
+            if self.reloader:
+                self.reloader.ask()
+
+        @property
+        def loading(self) -> bool:
+            """Whether a thread may be deep inside a library, where nobody can stop it."""
+            return self.loader.is_alive() or bool(self.reloader and self.reloader.busy)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             """First signal: drain. Second: leave now. (uvicorn's own way would end in the signal's exit code, not in 0.)"""
@@ -114,6 +157,10 @@ def _run(
 
             Meanwhile the port stays open: /ready says 503 to whoever asks, and new work is sent elsewhere with a sentence.
             """
+            if self.reloader:
+                self.reloader.stop()
+            if self.traffic_file:
+                self.traffic_file.stop()
             log.info("draining", extra={"fields": {"in_flight": serving.in_flight}})
             end = time.monotonic() + settings.drain_seconds
             while serving.in_flight and time.monotonic() < end:
@@ -134,13 +181,22 @@ def _run(
         timeout_keep_alive=IDLE_CONNECTION_SECONDS,
         timeout_graceful_shutdown=1,
     )
-    Server(config).run(sockets=[listener])
-    if serving.loaded:
-        serving.loaded.close()
-    if problem:
-        return _refuse(problem[0])
-    log.info("stopped")
-    return 0
+    server = Server(config)
+    server.run(sockets=[listener])
+    for model in [*(serving.loaded.models if serving.loaded else []), *serving.retiring]:
+        model.engine.close()
+    if serving.spans:
+        serving.spans.close()
+    code = 0
+    if problem and serving.phase is not Phase.DRAINING:
+        code = _refuse(problem[0])
+    else:
+        log.info("stopped")
+    if server.loading:  # a library that is pulled away under a thread inside it would end the process with a crash
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _bind(host: str, port: int, name: str) -> socket.socket:

@@ -6,10 +6,13 @@ from enum import StrEnum
 
 from starlette.requests import Request
 
+from inference_server.clients import Network, read_networks
 from inference_server.errors import RequestError
+from inference_server.keys import Keys
 from inference_server.metrics import Metrics
-from inference_server.registry import ClassModel, Registry, TextModel
+from inference_server.registry import Model, Registry
 from inference_server.settings import Settings
+from inference_server.tracing import Exporter
 
 
 class Phase(StrEnum):
@@ -28,8 +31,48 @@ class Serving:
     metrics: Metrics = field(default_factory=Metrics)
     phase: Phase = Phase.LOADING
     loaded: Registry | None = None
-    in_flight: int = 0
+    waiting_for: str = ""  # why loading takes so long, where it waits for the models to arrive
+    retiring: list[Model] = field(default_factory=list)  # replaced or removed, finishing what they run
     started: float = field(default_factory=time.monotonic)
+    _begun: int = 0
+    _running: dict[int, None] = field(default_factory=dict)
+    keys: Keys = field(init=False)
+    proxies: tuple[Network, ...] = field(init=False)
+    spans: Exporter | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """What the settings name is read here. Raises StartError."""
+        settings = self.settings
+        self.keys = Keys(settings.api_keys, settings.api_keys_file)
+        self.proxies = read_networks(settings.trusted_proxies)
+        if settings.otel_exporter_otlp_endpoint:
+            self.spans = Exporter(
+                settings.otel_exporter_otlp_endpoint, settings.otel_service_name, self.metrics.spans_dropped
+            )
+
+    def begin(self) -> int:
+        """Count a request in; returns its number for ``end``."""
+        self._begun += 1
+        self._running[self._begun] = None
+        return self._begun
+
+    def end(self, number: int) -> None:
+        """Count it out again."""
+        del self._running[number]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return len(self._running)
+
+    @property
+    def newest(self) -> int:
+        """The number of the request that came last."""
+        return self._begun
+
+    def ended_up_to(self, number: int) -> bool:
+        """Whether every request that came until that one has its answer. The oldest stands first: dicts keep their order."""
+        return next(iter(self._running), number + 1) > number
 
     @property
     def models(self) -> Registry:
@@ -51,6 +94,6 @@ def serving(request: Request) -> Serving:
     return found
 
 
-def answered_by(request: Request, model: TextModel | ClassModel) -> None:
+def answered_by(request: Request, model: Model) -> None:
     """Note which model answers: the reply's headers and the log line name it."""
     request.state.model = model.spec

@@ -1,5 +1,6 @@
 """Settings from the environment: one table, read once at the start, wrong values refused in a sentence."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -19,9 +20,12 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     one_of: tuple[str, ...] = (),
+    secret: bool = False,
+    unset: str = "none",
 ) -> Any:
-    """A dataclass field with what the reader below needs to check it."""
-    return field(default=default, metadata={"text": text, "low": low, "high": high, "one_of": one_of})
+    """A dataclass field with what the reader below needs to check it; one that is ``secret`` is never printed."""
+    rule = {"text": text, "low": low, "high": high, "one_of": one_of, "unset": unset}
+    return field(default=default, repr=not secret, metadata=rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,11 @@ class Settings:
     aip_health_route: str = _setting("", "Vertex AI: a path that answers as `/ready` does.")
     aip_predict_route: str = _setting("", "Vertex AI: a path that answers as `POST /vertex/predict` does.")
     aip_storage_uri: str = _setting("", "Vertex AI: where the model is, as `gs://bucket/folder` or a local folder.")
-    model_path: str = _setting("", "Folder with the models; where the server looks without it stands below.")
+    model_path: str = _setting(
+        "",
+        "Folder with the models; README.md says where the server looks without it.",
+        unset="the models beside the package",
+    )
     engine: str = _setting(
         "auto",
         "Engine for text models: `auto` takes ONNX where a folder has it.",
@@ -58,8 +66,40 @@ class Settings:
         0.0, "Temperature when the request does not say; 0 repeats exactly.", low=0, high=2
     )
     max_batch: int = _setting(256, "Most items in one `/batch_predict`; above it 413.", low=1)
+    request_timeout_seconds: float = _setting(
+        300.0, "Longest time for one answer, waiting included; then 504, or an error event in a stream.", low=0.1
+    )
+    api_keys: str = _setting(
+        "", "Keys that open the server, with commas between; API_KEYS_FILE hides them better.", secret=True
+    )
+    api_keys_file: str = _setting("", "File with one key a line; read again when it changes.")
+    trusted_proxies: str = _setting("", "Proxies whose X-Forwarded-For is believed: addresses or CIDRs with commas.")
+    otel_exporter_otlp_endpoint: str = _setting(
+        "", "OpenTelemetry collector that gets a span a request, by OTLP/HTTP; such as `http://collector:4318`."
+    )
+    otel_service_name: str = _setting("inference-server", "Name of this server in those spans.")
     stall_seconds: float = _setting(10.0, "`/health` fails when a model's loop has not moved for this long.", low=0.1)
     drain_seconds: float = _setting(8.0, "After SIGTERM, time for running requests; `docker stop` waits 10.", low=0)
+    traffic: str = _setting(
+        "",
+        "Split of requests that name no version, as `tutor:1=90,tutor:2=10`; the first of a model is its default.",
+        unset="no split: the highest version",
+    )
+    traffic_file: str = _setting(
+        "", "The same as JSON in a file that may change, such as a mounted ConfigMap.", unset="none"
+    )
+    reload_seconds: float = _setting(
+        0.0,
+        "How often MODEL_PATH is looked at for new, changed and removed versions; 0: on SIGHUP only.",
+        low=0,
+        high=86_400,
+    )
+    model_wait_seconds: float = _setting(
+        0.0,
+        "How long the start waits for models that are not there (yet); meanwhile `/ready` is 503.",
+        low=0,
+        high=86_400,
+    )
     log_level: str = _setting("info", "`debug` also logs health probes.", one_of=("debug", "info", "warning", "error"))
 
     @property
@@ -134,10 +174,44 @@ def _convert(name: str, text: str, kind: type, rule: Mapping[str, Any]) -> str |
     except ValueError:
         raise StartError(f"{name}={text} is not a {'whole ' if kind is int else ''}number.") from None
     low, high = rule["low"], rule["high"]
-    if not (low is None or number >= low) or not (high is None or number <= high):
-        bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        raise StartError(f"{name}={text} is out of range: it has to be {bounds}.")
+    if not (low is None or number >= low) or not (high is None or number <= high) or not math.isfinite(number):
+        raise StartError(f"{name}={text} is out of range: it has to be {_bounds(rule) or 'finite'}.")
     return number
+
+
+def _bounds(rule: Mapping[str, Any]) -> str:
+    """What a value may be, in words; nothing where anything may be."""
+    if rule["one_of"]:
+        return "one of " + ", ".join(f"`{word}`" for word in rule["one_of"])
+    low, high = rule["low"], rule["high"]
+    if low is None:
+        return ""
+    return f"at least {low:.15g}" if high is None else f"from {low:.15g} to {high:.15g}"
+
+
+def as_markdown() -> str:
+    """SETTINGS.md: the table above for people, so that no page can say anything else than the code."""
+    kinds = {int: "whole number", float: "number", str: "text"}
+    rows = []
+    for item in fields(Settings):
+        rule = item.metadata
+        allowed = (
+            _bounds(rule) if rule["one_of"] else ", ".join(filter(None, (kinds[type(item.default)], _bounds(rule))))
+        )
+        default = f"`{item.default}`" if item.default != "" else rule["unset"]
+        rows.append(f"| `{item.name.upper()}` | {default} | {allowed} | {rule['text']} |")
+    return "\n".join(
+        (
+            "# Settings",
+            "",
+            "From the environment; an empty variable counts as not set, a wrong one ends the start with a sentence and exit code 1.",
+            "This page is what `inference-server settings` prints; a test holds it against the code.",
+            "",
+            "| variable | default | may be | what it does |",
+            "|---|---|---|---|",
+            *rows,
+        )
+    )
 
 
 def usable_cpus() -> int:

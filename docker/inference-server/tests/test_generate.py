@@ -49,7 +49,7 @@ def endless() -> Iterator[GenerateEngine]:
 
 async def answer(engine: GenerateEngine, question: str, sampling: Sampling) -> tuple[str, str, Usage]:
     text = ""
-    async for delta in await engine.generate([{"role": "user", "content": question}], sampling):
+    async for delta in await engine.generate([[{"role": "user", "content": question}]], sampling):
         text += delta.text
     assert delta.finish
     assert delta.usage
@@ -114,7 +114,7 @@ def test_the_end_token_ends_an_answer(engine: GenerateEngine) -> None:
 def test_leaving_early_frees_the_slot(endless: GenerateEngine) -> None:
     async def leave() -> None:
         async with aclosing(
-            await endless.generate([{"role": "user", "content": "Hello"}], Sampling(max_tokens=512))
+            await endless.generate([[{"role": "user", "content": "Hello"}]], Sampling(max_tokens=512))
         ) as stream:
             await anext(stream)
             assert endless.vitals().running == 1

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -119,11 +121,52 @@ def test_metrics(server: Server, samples: list[dict[str, Any]]) -> None:
     assert "process_resident_memory_bytes" in text
 
 
+def test_metrics_of_speed_and_batches(server: Server) -> None:
+    def value(series: str) -> float:
+        found = re.search(rf"^{re.escape(series)} (\S+)$", server.client.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    labels = 'model="tutor",version="1"'
+    names = (f"inference_batch_size_count{{{labels}}}", f"inference_batch_size_sum{{{labels}}}")
+    steps, texts = map(value, names)
+    paces = value(f"inference_time_per_output_token_seconds_count{{{labels}}}")
+    batch = {
+        "inputs": ["What is a Docker image?"] * 8,
+        "model": "tutor:1",
+        "max_tokens": 12,
+        "temperature": 1,
+        "seed": 5,
+    }
+    replies = server.client.post("/batch_predict", json=batch).json()["predictions"]
+    written = sum(reply["usage"]["completion_tokens"] for reply in replies)
+    # The first token of each comes from its prompt; each step gives one to everybody in the batch.
+    assert value(names[1]) - texts in range(written - 8, written + 1)
+    assert written / 8 - 1 <= value(names[0]) - steps < written - 8
+    assert value(f"inference_time_per_output_token_seconds_count{{{labels}}}") == paces + 8
+    below = [value(f'inference_batch_size_bucket{{le="{top}",{labels}}}') for top in ("1.0", "8.0", "+Inf")]
+    assert below == sorted(below)
+    assert below[-1] == value(names[0])
+    rows = [value(f'inference_batch_size_{part}{{model="digits",version="2"}}') for part in ("count", "sum")]
+    server.client.post("/batch_predict", json={"inputs": [[0] * 64] * 50, "model": "digits:2"})
+    after = [value(f'inference_batch_size_{part}{{model="digits",version="2"}}') for part in ("count", "sum")]
+    assert after == [rows[0] + 1, rows[1] + 50]
+
+
+def test_promtool_finds_nothing_to_say(server: Server) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian's package prometheus has it)")
+    text = server.client.get("/metrics").text
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
 def test_models_page(server: Server) -> None:
     listed = server.client.get("/models").json()["models"]
     assert [(model["id"], model["default_version"]) for model in listed] == [
         ("digits:1", False),
         ("digits:2", True),
+        ("embedder:1", True),
         ("tutor:1", True),
     ]
     assert listed[1]["card"]["metrics"]["accuracy"] > listed[0]["card"]["metrics"]["accuracy"]

@@ -25,7 +25,12 @@ def ids(path: Path, engine: str = "auto") -> list[str]:
 
 
 def test_a_repository() -> None:
-    assert ids(MODELS) == ["digits:1 predict onnx", "digits:2 predict onnx", "tutor:1 generate onnx"]
+    assert ids(MODELS) == [
+        "digits:1 predict onnx",
+        "digits:2 predict onnx",
+        "embedder:1 embed numpy",
+        "tutor:1 generate onnx",
+    ]
 
 
 def test_one_model_with_its_versions() -> None:
@@ -83,7 +88,7 @@ DIGITS: list[tuple[str, Spoil, str]] = [
     (
         "no onnx",
         lambda f: (f / "model.onnx").unlink(),
-        "has a model.json and no model.onnx: copy the ONNX file beside it",
+        "has a model.json and no model.onnx: copy that file beside it",
     ),
     ("no card", lambda f: (f / "model.json").unlink(), "neither a tokenizer.json (text) nor a model.json (classes)"),
     ("empty onnx", lambda f: (f / "model.onnx").write_bytes(b""), "model.onnx is empty: copy the model again"),
@@ -105,7 +110,7 @@ DIGITS: list[tuple[str, Spoil, str]] = [
     (
         "kind",
         lambda f: change(f / "model.json", kind="cluster"),
-        'says kind \'cluster\': this server knows "generate" and "predict"',
+        'says kind \'cluster\': this server knows "generate", "predict" and "embed"',
     ),
     ("card cut", lambda f: cut(f / "model.json"), "model.json is not JSON"),
     ("card a list", lambda f: (f / "model.json").write_text("[]"), "model.json has to hold a JSON object"),
@@ -194,7 +199,7 @@ def test_transformers_where_there_is_torch() -> None:
         engine = load(find_models(MODELS / "tutor", engine_name)[0], Settings(slots=1))
         assert isinstance(engine, GenerateEngine)
         stream = await engine.generate(
-            [{"role": "user", "content": "What is a Docker image?"}], Sampling(max_tokens=40)
+            [[{"role": "user", "content": "What is a Docker image?"}]], Sampling(max_tokens=40)
         )
         text = "".join([delta.text async for delta in stream])
         engine.close()

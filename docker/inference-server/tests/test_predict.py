@@ -49,7 +49,7 @@ def test_versions_by_name(server: Server, samples: Samples) -> None:
     said = post(server, "/predict", {"inputs": row, "model": "digits", "version": 3}, 404)["error"]["message"]
     assert said == "digits has no version '3'; loaded: 1, 2."
     said = post(server, "/predict", {"inputs": row, "model": "cats"}, 404)["error"]["message"]
-    assert said == "The model 'cats' is not loaded; loaded: digits:1, digits:2, tutor:1."
+    assert said == "The model 'cats' is not loaded; loaded: digits:1, digits:2, embedder:1, tutor:1."
     post(server, "/predict", {"inputs": row, "model": "digits:1", "version": 2}, 422)
 
 

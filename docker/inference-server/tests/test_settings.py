@@ -1,10 +1,10 @@
-"""Settings: what README says is what the code reads, and a wrong value is refused in a sentence."""
+"""Settings: what SETTINGS.md says is what the code reads, and a wrong value is refused in a sentence."""
 
-import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from conftest import run
 from inference_server.errors import StartError
 from inference_server.settings import Settings, _quota, bundled_models, read_settings, usable_cpus
 
@@ -12,19 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTHING_SET = {"model_path": "the models beside the package"}
 
 
-def test_readme_lists_every_setting_with_its_default_and_text() -> None:
-    rows = re.findall(
-        r"^\| `([A-Z_]+)` \| (.*?) \| (.*?) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    wanted = [
-        (
-            item.name.upper(),
-            f"`{item.default}`" if item.default != "" else NOTHING_SET.get(item.name, "none"),
-            item.metadata["text"],
-        )
-        for item in fields(Settings)
-    ]
-    assert rows == wanted
+def test_the_page_is_what_the_code_says() -> None:
+    printed = run("settings")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert (ROOT / "SETTINGS.md").read_text(encoding="utf-8") == printed.stdout
+    rows = {line.split("`")[1]: line for line in printed.stdout.splitlines() if line.startswith("| `")}
+    assert list(rows) == [item.name.upper() for item in fields(Settings)]
+    assert rows["PORT"].startswith("| `PORT` | `8080` | whole number, from 1 to 65535 | ")
+    assert all(cell.strip() for row in rows.values() for cell in row.split("|")[1:-1])
 
 
 def test_defaults() -> None:

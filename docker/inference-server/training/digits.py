@@ -1,10 +1,11 @@
-"""Train the two digit classifiers, measure both on the same held-out rows, and export them to ONNX.
+"""Train the three digit classifiers, measure them on the same held-out rows, and export them to ONNX.
 
-    uv run --no-project --with scikit-learn --with skl2onnx --with onnxruntime python training/digits.py
+    uv run --no-project --with scikit-learn --with skl2onnx --with onnxruntime python training/digits.py [FOLDER]
 
 Data: scikit-learn's digits (1,797 handwritten digits of 8 x 8 pixels, each 0 to 16), which ships with the library. Version 1 is weak on
 purpose: a linear model that saw 80 rows. Version 2 is a small neural network that saw every training row. A rollout or an A/B test
-between them has a real difference to find. Accuracy is measured on the exported files, not on the objects they came from.
+between them has a real difference to find. Version 3 goes to ``models-bad/``: the network of version 2, trained on labels that were
+mixed up, so that it is fast, sure of itself and wrong about a third of the time: what a rollout has to notice. Accuracy is measured on the exported files, not on the objects they came from.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ SEED = 441
 HELD_OUT = 540
 SAMPLES = 100
 OPSET = 17
+MIXED_UP = {3: 8, 8: 9, 9: 3}  # what each label became, as when a column is read one off
 
 
 def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -60,6 +62,11 @@ def accuracy(onnx: bytes, pixels: np.ndarray, labels: np.ndarray) -> float:
     """Share of rows that the exported model gets right."""
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     return float((session.run(["label"], {"pixels": pixels})[0] == labels).mean())
+
+
+def mixed_up(labels: np.ndarray) -> np.ndarray:
+    """Labels as a bad labelling job leaves them: every row of three digits has another digit's label."""
+    return np.array([MIXED_UP.get(int(label), int(label)) for label in labels])
 
 
 def card(version: str, what: str, seen: int, onnx: bytes, right: float) -> dict[str, Any]:
@@ -104,27 +111,40 @@ Made by `training/digits.py`, which writes this page too.
 """
 
 
-def main(models: Path) -> None:
-    """Train, measure and write ``models/digits/``."""
+def main(models: Path, bad_models: Path) -> None:
+    """Train, measure and write ``digits/`` of both folders."""
     seen, held, seen_labels, held_labels = rows()
     few, _, few_labels, _ = train_test_split(seen, seen_labels, train_size=80, random_state=SEED, stratify=seen_labels)
     weak = make_pipeline(MinMaxScaler(), LogisticRegression(C=0.05, max_iter=500))
-    good = make_pipeline(MinMaxScaler(), MLPClassifier((64,), alpha=0.01, max_iter=400, random_state=SEED))
+    good, bad = (
+        make_pipeline(MinMaxScaler(), MLPClassifier((64,), alpha=0.01, max_iter=400, random_state=SEED))
+        for _ in range(2)
+    )
     versions = (
         (
+            models,
             "1",
             "A linear model that saw 80 digits: weak on purpose, the one to be replaced.",
             weak,
             few,
             few_labels,
         ),
-        ("2", "A small neural network that saw every training digit.", good, seen, seen_labels),
+        (models, "2", "A small neural network that saw every training digit.", good, seen, seen_labels),
+        (
+            bad_models,
+            "3",
+            "The network of version 2, trained on labels that were mixed up (3 as 8, 8 as 9, 9 as 3): bad on purpose, for rollouts "
+            "that have to notice.",
+            bad,
+            seen,
+            mixed_up(seen_labels),
+        ),
     )
-    for version, what, pipeline, pixels, labels in versions:
+    for folder_of_models, version, what, pipeline, pixels, labels in versions:
         pipeline.fit(pixels, labels)
         onnx = export(pipeline, f"digits-{version}", pixels)
         about = card(version, what, len(pixels), onnx, accuracy(onnx, held, held_labels))
-        folder = models / "digits" / version
+        folder = folder_of_models / "digits" / version
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.onnx").write_bytes(onnx)
         (folder / "model.json").write_text(json.dumps(about, indent=2) + "\n")
@@ -141,4 +161,5 @@ def main(models: Path) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=FutureWarning)
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "models")
+    server = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent
+    main(server / "models", server / "models-bad")

@@ -16,8 +16,10 @@ from inference_server.answers import (
     named,
     text_answer,
 )
-from inference_server.contracts import openai, predict
+from inference_server.contracts import predict
 from inference_server.contracts.connection import while_connected
+from inference_server.contracts.openai.chat import ChatRequest
+from inference_server.contracts.openai.chat import chat as answer_chat
 from inference_server.errors import RequestError
 from inference_server.registry import ClassModel
 from inference_server.serving import answered_by, serving
@@ -54,7 +56,9 @@ async def answer_one(request: Request, item: object, parameters: Parameters) -> 
 def pick(request: Request, items: list[Any], parameters: Parameters) -> Model:
     """The model that is named, or the first that takes this kind of item."""
     version = None if parameters.version is None else str(parameters.version)
-    model = serving(request).models.pick(None if parameters.model else kind_of_any(items), parameters.model, version)
+    model = serving(request).models.answerer(
+        None if parameters.model else kind_of_any(items), parameters.model, version
+    )
     answered_by(request, model)
     return model
 
@@ -135,10 +139,10 @@ def _chat_defaults(defaults: dict[str, Any]) -> dict[str, Any]:
 async def _chat(request: Request, body: dict[str, Any]) -> Response:
     """OpenAI's contract under another path: SageMaker and Vertex pass such bodies through."""
     try:
-        chat = openai.ChatRequest.model_validate(body)
+        chat = ChatRequest.model_validate(body)
     except ValidationError as error:
         raise invalid(error) from None
-    return await openai.chat(chat, request)
+    return await answer_chat(chat, request)
 
 
 def _hugging_face(answer: dict[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ async def ready(request: Request) -> JSONResponse:
 @router.get("/models/{name}/versions/{version}", summary="One version's tensors")
 async def model_metadata(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
     """Without a version: of the one that would answer."""
-    model = serving(request).models.pick(None, name, version)
+    model = serving(request).models.answerer(None, name, version)
     return {
         "name": model.spec.name,
         "versions": versions_of(request, model),
@@ -104,7 +104,7 @@ async def model_metadata(request: Request, name: str, version: str | None = None
 async def model_ready(request: Request, name: str, version: str | None = None) -> JSONResponse:
     """404 when it is not loaded, 503 when its engine is unwell."""
     state = serving(request)
-    model = state.models.pick(None, name, version)
+    model = state.models.answerer(None, name, version)
     well = not state.trouble() and model.engine.vitals().alive
     return JSONResponse({"name": model.spec.name, "ready": well}, 200 if well else 503)
 
@@ -122,7 +122,7 @@ BODY = {
 async def model_infer(request: Request, name: str, version: str | None = None) -> Response:
     """Inputs as JSON or as bytes after it, each output in the form that is asked for."""
     state = serving(request)
-    model = state.models.pick(None, name, version)
+    model = state.models.answerer(None, name, version)
     answered_by(request, model)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError(415, "Compressed bodies are not read here: send it as it is.", "bad_encoding")

@@ -17,7 +17,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
-from inference_server import __version__
+from inference_server import __version__, clients, traffic
 from inference_server.answers import Model
 from inference_server.contracts.oip import platform_of
 from inference_server.contracts.open_inference import MESSAGES, SERVICE
@@ -28,12 +28,14 @@ from inference_server.serving import Phase, Serving
 log = logging.getLogger("inference_server.access")
 STATUS = {
     400: Status.INVALID_ARGUMENT,
+    401: Status.UNAUTHENTICATED,
     404: Status.NOT_FOUND,
     413: Status.RESOURCE_EXHAUSTED,
     422: Status.INVALID_ARGUMENT,
     429: Status.RESOURCE_EXHAUSTED,
     500: Status.INTERNAL,
     503: Status.UNAVAILABLE,
+    504: Status.DEADLINE_EXCEEDED,
 }
 # Which field of InferTensorContents holds which datatype, after the protocol.
 CONTENTS = {
@@ -47,6 +49,7 @@ CONTENTS = {
     "BYTES": "bytes_contents",
 }
 PROBES = frozenset({"ServerLive", "ServerReady", "ModelReady"})
+OPEN = frozenset({"ServerLive", "ServerReady"})  # what a platform asks without a key
 Method = Callable[[Any, dict[str, Any]], Awaitable[Any]]
 
 
@@ -77,8 +80,13 @@ class OpenInference:
             start = time.perf_counter()
             fields: dict[str, Any] = {"request_id": uuid.uuid4().hex, "method": "gRPC", "route": f"/{SERVICE}/{name}"}
             status = Status.CANCELLED
-            serving.in_flight += 1
+            number = serving.begin()
             try:
+                headers = {
+                    str(key).encode(): str(value).encode("utf-8", "replace")
+                    for key, value in (stream.metadata or {}).items()
+                }
+                self._note_client(stream, headers, fields, name)
                 if serving.phase is Phase.DRAINING and name not in PROBES:
                     raise RequestError(503, "The server is stopping: send this to another one.", "draining")
                 request = await receive(stream, asked, serving.settings.max_body_bytes)
@@ -93,12 +101,26 @@ class OpenInference:
                 logging.getLogger("inference_server").exception("bug in a request", extra={"fields": fields})
                 raise GRPCError(status, "Something broke here; the server's log says what.") from None
             finally:
-                serving.in_flight -= 1
+                serving.end(number)
                 fields |= {"status": status.name, "ms": round((time.perf_counter() - start) * 1000, 2)}
                 level = logging.DEBUG if name in PROBES and status is Status.OK else logging.INFO
                 log.log(level, "request", extra={"fields": fields})
 
         return Handler(handle, Cardinality.UNARY_UNARY, asked, answered)
+
+    def _note_client(
+        self, stream: "Stream[Any, Any]", headers: dict[bytes, bytes], fields: dict[str, Any], name: str
+    ) -> None:
+        """Who asks and for whom it counts, as ``access`` and ``middleware`` do for HTTP. Raises RequestError 401."""
+        traffic.user_is(headers.get(b"x-user-id"))
+        keys = self._serving.keys
+        if keys.wanted and name not in OPEN:
+            fields["key"] = keys.owner(headers)
+            clients.current.set(fields["key"])
+            return
+        peer = stream.peer.addr() if stream.peer else None
+        given = headers.get(b"x-forwarded-for", b"").decode("latin-1")
+        clients.current.set(clients.address(peer[0] if peer else "", [given] if given else [], self._serving.proxies))
 
     async def ServerLive(self, request: Any, fields: dict[str, Any]) -> Any:
         """As GET /health."""
@@ -162,7 +184,7 @@ class OpenInference:
         """The model a request names; an empty version is the server's choice. Raises RequestError."""
         if not name:
             raise RequestError(400, "The request names no model.", "model_not_found")
-        return self._serving.models.pick(None, name, version or None)
+        return self._serving.models.answerer(None, name, version or None)
 
 
 async def receive(stream: "Stream[Any, Any]", kind: Any, limit: int) -> Any:

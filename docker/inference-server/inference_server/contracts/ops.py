@@ -17,7 +17,11 @@ PAGE = (Path(__file__).resolve().parent.parent / "static" / "chat.html").read_te
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'"
 
 
-@router.get("/health", summary="Alive: 503 when a model's loop is dead or stuck")
+# In place of the shape that errors have elsewhere.
+UNWELL: dict[int | str, dict[str, Any]] = {503: {"description": "No; the body says why, in the shape of 200."}}
+
+
+@router.get("/health", summary="Alive: 503 when a model's loop is dead or stuck", responses=UNWELL)
 async def health(request: Request) -> JSONResponse:
     """Liveness. Loading and draining are healthy: restarting a server for them would only lose time."""
     state = serving(request)
@@ -33,7 +37,7 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse(body, 503 if unwell else 200)
 
 
-@router.get("/ready", summary="Ready for work: 503 while loading, draining or unwell")
+@router.get("/ready", summary="Ready for work: 503 while loading, draining or unwell", responses=UNWELL)
 async def ready(request: Request) -> JSONResponse:
     """Readiness."""
     state = serving(request)
@@ -41,6 +45,8 @@ async def ready(request: Request) -> JSONResponse:
     well = state.phase is Phase.READY and not unwell
     models = [model.spec.id for model in state.loaded.models] if state.loaded else []
     body: dict[str, Any] = {"ready": well, "phase": state.phase, "models": models}
+    if state.waiting_for:
+        body["waiting_for"] = state.waiting_for
     if unwell:
         body["problems"] = unwell
     return JSONResponse(body, 200 if well else 503)
@@ -70,6 +76,7 @@ async def models(request: Request) -> dict[str, Any]:
                 "kind": model.spec.kind,
                 "engine": model.spec.engine,
                 "default_version": registry.is_default(model),
+                "traffic_share": registry.share(model),
                 "card": model.spec.card,
             }
             for model in registry.models

@@ -54,7 +54,7 @@ ROW += [0, 5, 8, 0, 0, 9, 8, 0, 0, 4, 11, 0, 1, 12, 7, 0, 0, 2, 14, 5, 10, 12, 0
 class PredictRequest(BaseModel):
     """``inputs``: for classes a row of numbers, for text a string; in a batch a list of these."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"inputs": ROW, "model": "digits"}})
+    model_config = ConfigDict(strict=True, json_schema_extra={"example": {"inputs": ROW, "model": "digits"}})
 
     inputs: Any
     model: str | None = Field(
@@ -128,7 +128,7 @@ async def batch_predict(body: PredictRequest, request: Request) -> dict[str, Any
 def _model(body: PredictRequest, request: Request, example: object) -> TextModel | ClassModel:
     """The model that is named, or the first that takes this kind of input."""
     registry = serving(request).models
-    model = registry.pick(
+    model = registry.answerer(
         None if body.model else "generate" if isinstance(example, str) else "predict",
         body.model,
         body.version,

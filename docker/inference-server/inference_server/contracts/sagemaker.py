@@ -114,7 +114,10 @@ async def _csv(request: Request, text: str, named: dict[str, Any]) -> Response:
     """A row of numbers a line, under a header or not."""
     wanted = media.accepted(request, (JSON, CSV, LINES))
     parameters = Parameters.read(named)
-    if serving(request).models.pick(None if parameters.model else "predict", parameters.model).spec.kind != "predict":
+    if (
+        serving(request).models.answerer(None if parameters.model else "predict", parameters.model).spec.kind
+        != "predict"
+    ):
         raise RequestError(
             415, f"{CSV} holds rows of numbers for a classifier: send texts as {LINES}.", "unsupported_media_type"
         )

@@ -1,5 +1,6 @@
 """The two kinds of engine, as every contract sees them. A contract never knows which library computes."""
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,17 +9,39 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Prompt = list[dict[str, Any]] | str | list[int]
+"""What a text engine continues: a chat (through the model's template), a plain text, or token ids as they are."""
+STOPPING = "the server is stopping"
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one answer is drawn. ``max_tokens`` None: the server's default, cut to what still fits."""
+    """How one answer is drawn. ``max_tokens`` None: the server's default, cut to what still fits.
+
+    ``frequency_penalty`` and ``presence_penalty`` are taken off the logits of tokens that the answer already holds, once a time they
+    stand there and once in all; ``logit_bias`` is added to those of the tokens it names. ``n``: answers a prompt. ``logprobs``: how many
+    alternatives to report for each token; 0 is the drawn one alone, None nothing.
+    """
 
     max_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token as bytes, its natural log-probability under the model itself (before temperature, penalties and bias), and rivals."""
+
+    token: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +54,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer. The last one has ``finish`` ("stop" or "length"), ``usage`` and, perhaps, no text."""
+    """A piece of an answer. Each answer's last has ``finish`` ("stop" or "length") and, perhaps, no text.
+
+    ``index`` tells several answers apart. The very last piece has ``usage``, with each prompt counted once. ``logprobs`` are those of
+    the tokens that ``text`` ends or completes.
+    """
 
     text: str
     finish: str | None = None
     usage: Usage | None = None
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +84,37 @@ class Vitals:
 class Engine(Protocol):
     """What both kinds share."""
 
+    batch_sizes: defaultdict[int, int]
+    """How often a batch of each size was computed. Counted by the engine without a lock, read by /metrics."""
+
     def vitals(self) -> Vitals:
         """Never blocks: read by /health."""
 
-    def close(self) -> None:
-        """Stop the loop; what still waits gets an error."""
+    def close(self, why: str = STOPPING) -> None:
+        """Stop the loop; what still waits gets an error that says why."""
 
 
 class Generate(Engine, Protocol):
     """Text in, text out."""
 
-    async def generate(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """Accept a chat and return its stream of deltas.
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """Accept prompts and return the stream of all their deltas; answer k of prompt p has the index p * n + k.
 
-        Raises RequestError before the first delta when the request can't be run. Closing the stream cancels the request and frees
-        its slot.
+        The client it counts for is the one in ``clients.current``. Raises RequestError before the first delta when the request can't
+        be run, and at any time when it took longer than it may. Closing the stream cancels the request and frees its slots.
         """
+
+    def text_of(self, prompt: Prompt) -> str:
+        """A plain prompt as text, also where it came as token ids. Raises RequestError."""
+
+
+class Embed(Engine, Protocol):
+    """Text in, a vector of length 1 out."""
+
+    dimensions: int
+
+    async def embed(self, texts: list[str]) -> tuple[Floats, int]:
+        """(vectors, one line a text and ``dimensions`` columns; tokens read). Raises RequestError."""
 
 
 class Predict(Engine, Protocol):

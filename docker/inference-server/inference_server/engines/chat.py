@@ -1,6 +1,7 @@
 """A model's tokenizer and chat template: messages to token ids, token ids back to text."""
 
 import datetime
+import functools
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,8 @@ from tokenizers.decoders import DecodeStream
 
 from inference_server.errors import ModelRefused, RequestError
 from inference_server.models import check_whole, read_json
+
+ENOUGH_BEFORE = 8  # tokens: a character has at most four bytes
 
 
 class ChatTokenizer:
@@ -45,6 +48,7 @@ class ChatTokenizer:
             raise ModelRefused(f"{folder}: the chat template can't be read ({error}): correct it.") from None
         self._specials = {key: _text(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
         self.eos_id: int | None = self._tokenizer.token_to_id(self._specials["eos_token"] or "")
+        self._byte_level = "ByteLevel" in repr(self._tokenizer.decoder)
         controls = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
         self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
 
@@ -68,21 +72,55 @@ class ChatTokenizer:
                 422, "The text holds half a character: send whole ones.", "bad_text", "messages"
             ) from None
 
-    def words(self) -> "TokenText":
-        """A fresh stream from tokens to text."""
-        return TokenText(self._tokenizer)
+    def encode_text(self, text: str) -> list[int]:
+        """A plain text as the model's prompt, without the template; control tokens in it count as such."""
+        return self._tokenizer.encode(text).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids as text."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    @functools.cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for, perhaps a part of a character."""
+        written = self._tokenizer.id_to_token(token) or ""
+        if self._byte_level:
+            letters = _byte_letters()
+            if all(letter in letters for letter in written):
+                return bytes(letters[letter] for letter in written)
+        elif re.fullmatch("<0x[0-9A-F]{2}>", written):
+            return bytes([int(written[3:5], 16)])
+        return written.replace("\u2581", " ").encode()
+
+    def words(self, after: list[int] | None = None) -> "TokenText":
+        """A fresh stream from tokens to text; ``after`` are the tokens that it continues, if what it makes is to follow their text."""
+        return TokenText(self._tokenizer, after or [])
 
 
 class TokenText:
     """Turns tokens into text one by one; a character spread over several tokens comes out when it is whole."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, after: list[int]) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
+        for token in after[-ENOUGH_BEFORE:]:
+            self._stream.step(tokenizer, token)
 
     def feed(self, token: int) -> str:
         """The text this token completes, perhaps none."""
         return self._stream.step(self._tokenizer, token) or ""
+
+
+@functools.cache
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level BPE writes for the 256 bytes (GPT-2): printable ones as themselves, the rest from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
 
 
 def _text(value: object) -> str | None:

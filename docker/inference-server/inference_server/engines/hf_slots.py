@@ -97,9 +97,7 @@ class TransformersSlots(_Model):
         seen = torch.arange(width, device=self._device) <= at[:, None, :, None]
         mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device)
         mask.masked_fill_(~seen, torch.finfo(self._model.dtype).min)
-        return self._logits(
-            input_ids=self._ids(ids), attention_mask=mask, position_ids=at, past_key_values=self._cache
-        )
+        return self._logits(input_ids=self._ids(ids), attention_mask=mask, position_ids=at, past_key_values=self._cache)
 
     def _prove(self) -> None:
         """Refuse a model whose steps in shared slots differ from its run without a cache."""

@@ -4,8 +4,9 @@ import abc
 import logging
 import threading
 import time
+from collections import defaultdict
 
-from inference_server.engines.base import Vitals
+from inference_server.engines.base import STOPPING, Vitals
 
 log = logging.getLogger("inference_server.engine")
 IDLE_SECONDS = 0.5
@@ -21,9 +22,11 @@ class EngineLoop(abc.ABC):
     def __init__(self, name: str, stall_seconds: float) -> None:
         self.wake = threading.Condition()
         self.closing = False
+        self.batch_sizes: defaultdict[int, int] = defaultdict(int)
         self._stall_seconds = max(stall_seconds, 2 * IDLE_SECONDS)
         self._beat = time.monotonic()
         self._why = ""
+        self._end = STOPPING
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
 
     def start(self) -> None:
@@ -58,8 +61,9 @@ class EngineLoop(abc.ABC):
             why = f"the engine's loop has not moved for {silent:.0f} s"
         return Vitals(why, running, waiting)
 
-    def close(self) -> None:
+    def close(self, why: str = STOPPING) -> None:
         """Ask the thread to end and wait for it, for at most two seconds."""
+        self._end = why
         with self.wake:
             self.closing = True
             self.wake.notify_all()
@@ -78,4 +82,4 @@ class EngineLoop(abc.ABC):
             self._why = f"the engine's loop died: {type(error).__name__}: {error}"
             log.exception("engine loop died")
         finally:
-            self.abandon(self._why or "the server is stopping")
+            self.abandon(self._why or self._end)

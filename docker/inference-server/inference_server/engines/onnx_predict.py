@@ -115,7 +115,9 @@ class PredictEngine(EngineLoop):
         if not jobs:
             return False
         try:
-            answers = self._compute(np.concatenate([job.rows for job in jobs]))
+            rows = np.concatenate([job.rows for job in jobs])
+            self.batch_sizes[len(rows)] += 1
+            answers = self._compute(rows)
         except BaseException as problem:
             error = RequestError(500, "The model could not compute this; the server's log says why.", "engine_error")
             for job in jobs:

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import mmap
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,12 @@ def open_session(path: Path, threads: int, sha256: str | None = None) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with ExitStack() as held:
+            weights = {file.name: held.enter_context(_mapped(file)) for file in _weights_beside(path)}
+            options.add_external_initializers_from_files_in_memory(
+                list(weights), list(weights.values()), [len(content) for content in weights.values()]
+            )
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         log.debug("onnxruntime's own words", exc_info=error)
         kind = re.search(r"\] : \d+ : (\w+)", str(error))
@@ -33,3 +40,15 @@ def open_session(path: Path, threads: int, sha256: str | None = None) -> Any:
             f"{path} can't be loaded: it is truncated, damaged or of a newer kind ({kind[1] if kind else type(error).__name__}). "
             "Copy it again, with the .data file beside it if it has one."
         ) from None
+
+
+def _weights_beside(path: Path) -> list[Path]:
+    """The files with the weights of a model that is larger than one protobuf may be: model.onnx.data, or one a tensor."""
+    files = (file for file in path.parent.iterdir() if file.suffix == ".data" or file.name.startswith(f"{path.name}."))
+    return sorted(file for file in files if file.is_file() and file.stat().st_size)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file for onnxruntime to copy from. Left to itself it maps the file for good, and whoever shortens that ends the process."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
