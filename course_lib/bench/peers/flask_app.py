@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from model import event, load
-from werkzeug.wrappers import Response as AnyResponse
 
 logging.basicConfig(level=logging.INFO)
 logger = logging.getLogger(__name__)
@@ -21,16 +21,16 @@ def create_production_app() -> Flask:
     model = load()
 
     @app.get("/health")
-    def health() -> AnyResponse:
+    def health() -> Any:
         return jsonify({"status": "healthy"})
 
     @app.post("/generate")
     @app.post("/classify")
-    def answer() -> AnyResponse:
+    def answer() -> Any:
         return jsonify(model.answer([request.get_json()])[0])
 
     @app.post("/stream")
-    def stream() -> AnyResponse:
+    def stream() -> Any:
         pieces = (event(pieces[0]) for pieces in model.stream([request.get_json()]))
         return Response(pieces, mimetype="text/event-stream")
 
