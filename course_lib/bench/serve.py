@@ -59,7 +59,7 @@ class Plan:
     @classmethod
     def quick(cls) -> Plan:
         """Whether it works, in a minute or two; its figures mean little."""
-        return cls(rounds=1, seconds=2, warm_up=1, tune=False)
+        return cls(rounds=1, seconds=3, warm_up=1, tune=False)
 
 
 @dataclass
@@ -176,7 +176,7 @@ class _Bench:
                 self.say(f"tuning {name}: {' '.join(f'{key}={value}' for key, value in variant.items())}")
                 try:
                     with self.start(contestant, "generate", variant) as running:
-                        self.whole(running, self.bodies(contestant, self.same), CLIENTS, 1)
+                        self.whole(running, self.bodies(contestant, self.same), CLIENTS, 1, warming_up=True)
                         self.settle()
                         rates[number] = self.whole(
                             running, self.bodies(contestant, self.same), CLIENTS, _TUNING_SECONDS
@@ -253,7 +253,7 @@ class _Bench:
         same = self.bodies(running.contestant, self.same)
         mixed = self.bodies(running.contestant, self.mixed, "mixed")
         self.check(running, same)
-        self.whole(running, same, CLIENTS, self.plan.warm_up)
+        self.whole(running, same, CLIENTS, self.plan.warm_up, warming_up=True)
         self.settled(running, same)
         found = self.whole(running, same, CLIENTS, self.plan.seconds)
         entry.add("tokens_per_s", found.tokens_per_s)
@@ -294,7 +294,7 @@ class _Bench:
     def classify(self, running: Running, entry: Entry) -> None:
         file = self.folder / f"{running.contestant.name}-rows"
         rows = workload.write(file, [running.contestant.row_body(row) for row in self.rows])
-        self.whole(running, rows, CLIENTS, self.plan.warm_up)
+        self.whole(running, rows, CLIENTS, self.plan.warm_up, warming_up=True)
         self.settle()
         found = self.whole(running, rows, CLIENTS, self.plan.seconds)
         entry.add("classifier_requests_per_s", found.requests_per_s)
@@ -316,10 +316,18 @@ class _Bench:
         self.first += 977
         return self.first % workload.PROMPTS
 
-    def whole(self, running: Running, bodies: Path, clients: int, seconds: int) -> load.Load:
-        prefix = contestants.pinned(self.client_cpus)
+    def whole(
+        self, running: Running, bodies: Path, clients: int, seconds: int, *, warming_up: bool = False
+    ) -> load.Load:
         return load.whole_answers(
-            running.port, running.path, bodies, first=self.skip(), clients=clients, seconds=seconds, prefix=prefix
+            running.port,
+            running.path,
+            bodies,
+            first=self.skip(),
+            clients=clients,
+            seconds=seconds,
+            prefix=contestants.pinned(self.client_cpus),
+            may_be_empty=warming_up,
         )
 
     def check(self, running: Running, bodies: Path) -> None:
