@@ -301,6 +301,48 @@ def bench_run(
     _report(bench.figures(lab), as_json)
 
 
+@bench_app.command("serve")
+def bench_serve(
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="One short round, to see that it works; the figures mean little.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median of them.")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, help="Seconds of load for a figure.")] = 8,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure only this server (ours, litserve, bentoml, flask, fastapi); repeatable."),
+    ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Measure nothing: take the figures from this file.")
+    ] = None,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the figures into COMPARISONS.md.")] = False,
+) -> None:
+    """The inference server against its own engine without HTTP, LitServe, BentoML, Flask and FastAPI: about 25 minutes.
+
+    Example: `course bench serve --json serve.json`
+    """
+    from course_lib.bench import serve, serve_table
+
+    if from_:
+        found = serve.read(from_)
+    else:
+        plan = serve.Plan.quick() if quick else serve.Plan(rounds=rounds, seconds=seconds)
+        found = serve.figures(plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]"))
+    heads, lines = serve_table.rows(found)
+    for columns, body in ((heads, lines), (["goal", "limit", "reached", ""], serve_table.goals(found))):
+        table = Table(*columns)
+        for line in body:
+            table.add_row(*line)
+        console.print(table)
+    if found["preliminary"]:
+        notes.print("Preliminary: a quick run, or a machine with other work on it.")
+    if as_json:
+        as_json.write_text(json.dumps(found, indent=2) + "\n")
+    if write_docs:
+        serve_table.write(found)
+
+
 def _report(figures: dict[str, object], as_json: Path | None) -> None:
     for name, value in figures.items():
         console.print(f"{name}: {value}", highlight=False)

@@ -127,9 +127,9 @@ def _ask(packages: tuple[str, ...]) -> None:
             )
         print(f"course: installing with apt-get: {listed}", file=sys.stderr)
         return
-    answer = input(f"course: this machine has no Docker engine. Install with apt-get: {listed}? [y/N] ")
+    answer = input(f"course: this machine lacks packages. Install with apt-get: {listed}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise CourseError("nothing was installed", do="Install Docker yourself, or run the command again and say y.")
+        raise CourseError("nothing was installed", do="Install it yourself, or run the command again and say y.")
 
 
 def _list_next_suite(codename: str, following: str, sudo: list[str]) -> None:

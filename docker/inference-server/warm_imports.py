@@ -5,6 +5,6 @@ import importlib
 for name in (
     "fastapi", "fastapi.responses", "uvicorn", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl",
     "uvicorn.lifespan.on", "onnxruntime", "numpy", "tokenizers", "jinja2", "prometheus_client",
-    "grpclib.server", "google.protobuf.message_factory",
+    "grpclib.server", "google.protobuf.message_factory", "httpx2",
 ):  # fmt: skip
     importlib.import_module(name)

@@ -28,7 +28,9 @@ from inference_server.metrics import Metrics
 from inference_server.models import Kind, ModelSpec, find_models, version_key
 from inference_server.registry import Registry
 from inference_server.settings import Settings, read_settings
+from inference_server.upstream import upstream_models
 
+DOWN = frozenset({"engine_down", "upstream_down", "upstream_silent"})  # not the line's fault
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 EXIT_FAILED_LINES = 3
 ROWS_A_BATCH = 256
@@ -208,7 +210,8 @@ class Job:
 
     async def run(self) -> int:
         """Answer what is not answered yet. Raises StartError, OSError; RequestError when the engine is down."""
-        spec = self._choose(find_models(self.settings.models_folder(), self.settings.engine))
+        settings = self.settings
+        spec = self._choose(find_models(settings.models_folder(), settings.engine, upstream=upstream_models(settings)))
         results = Results(self.out, COLUMNS[spec.kind], spec.id)
         if self.out.exists():
             tally = results.finished()
@@ -281,15 +284,11 @@ class Job:
                     for line in taken
                 ]
                 down = next(
-                    (
-                        answer["error"]
-                        for answer in found
-                        if "error" in answer and answer["error"]["code"] == "engine_down"
-                    ),
+                    (answer["error"] for answer in found if "error" in answer and answer["error"]["code"] in DOWN),
                     None,
                 )
                 if down:  # not the line's fault: leave it to the next run
-                    raise RequestError(503, f"{down['message']} What is answered is kept; run it again.", "engine_down")
+                    raise RequestError(503, f"{down['message']} What is answered is kept; run it again.", down["code"])
                 tally.failed += sum("error" in answer for answer in found)
                 tally.answered += len(found)
                 results.write(

@@ -41,6 +41,7 @@ class RequestContext:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         trace = state["trace"] = tracing.begin(sent.get(b"traceparent"), serving.spans is not None)
+        tracing.current.set(trace.header if trace else "")
         status = CLIENT_GONE
 
         async def send_on(message: Message) -> None:

@@ -12,7 +12,7 @@ Only names and small files are read here; the engines find out whether the weigh
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -34,12 +34,12 @@ KNOWN_STRANGERS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One version of one model on disk, ready to be loaded by an engine."""
+    """One version of one model, ready to be loaded by an engine: a folder, or, with the engine "openai", a model on another server."""
 
     name: str
     version: str
     kind: Kind
-    engine: Literal["onnx", "transformers", "numpy"]
+    engine: Literal["onnx", "transformers", "numpy", "openai"]
     folder: Path
     weights: Path
     card: dict[str, Any] = field(default_factory=dict)
@@ -49,14 +49,22 @@ class ModelSpec:
         """``name:version``, as an image's name and tag."""
         return f"{self.name}:{self.version}"
 
+    @property
+    def created(self) -> int:
+        """When it was made, in Unix seconds: its folder, or what its server upstream says."""
+        return int(self.card["created"] if self.engine == "openai" else self.folder.stat().st_mtime)
+
 
 Refused = dict[Path, ModelRefused]
 
 
-def find_models(path: Path, engine: str = "auto", refused: Refused | None = None) -> list[ModelSpec]:
+def find_models(
+    path: Path, engine: str = "auto", refused: Refused | None = None, upstream: Iterable[ModelSpec] = ()
+) -> list[ModelSpec]:
     """Every model version under ``path``, sorted by name and version. Raises ModelRefused.
 
-    With ``refused``, a version that can't be had does not hide the others: it goes in there, by its folder.
+    With ``refused``, a version that can't be had does not hide the others: it goes in there, by its folder. With the engine "openai"
+    the text models in folders are passed over; those of ``upstream`` take their place.
     """
     try:
         if not path.exists():
@@ -65,16 +73,15 @@ def find_models(path: Path, engine: str = "auto", refused: Refused | None = None
             raise ModelRefused(f"MODEL_PATH={path} is a file. {HELP}")
         if not any(_visible(path)):
             raise ModelRefused(f"MODEL_PATH={path} is empty. {HELP} Was a volume mounted over it?")
-        found = list(_walk(path, engine, refused))
+        found = [*upstream, *(spec for spec in _walk(path, engine, refused) if spec.engine != "openai")]
     except PermissionError as error:
         raise unreadable(path, error) from None
     seen: dict[str, ModelSpec] = {}
     for spec in found:
         first = seen.setdefault(spec.id, spec)
         if first is not spec:
-            twice = ModelRefused(
-                f"{first.folder} and {spec.folder} both say they are {spec.id}: change one model.json."
-            )
+            other = first.card["upstream"] if first.engine == "openai" else first.folder
+            twice = ModelRefused(f"{other} and {spec.folder} both say they are {spec.id}: change one model.json.")
             if refused is None:
                 raise twice
             refused[spec.folder] = twice
@@ -167,6 +174,8 @@ def _read(folder: Path, name: str, version: str, engine: str) -> ModelSpec:
         if not weights.is_file():
             raise ModelRefused(f"{folder} has a model.json and no {weights.name}: copy that file beside it.")
         return ModelSpec(name, version, kind, "onnx" if kind == "predict" else "numpy", folder, weights, card)
+    if engine == "openai":
+        return ModelSpec(name, version, kind, "openai", folder, folder, card)  # never loaded, so it needs no weights
     return _read_text_model(folder, name, version, engine, onnx, card)
 
 
@@ -176,8 +185,11 @@ Stamp = dict[str, tuple[int, int, int]]
 def stamp(spec: ModelSpec) -> Stamp:
     """Inode, size and time of change of each file of a version: cheap to ask, and different when anything was replaced.
 
-    Links are followed, so that the swap of a link is a change too. Raises ModelRefused when the folder can't be read.
+    Links are followed, so that the swap of a link is a change too. Raises ModelRefused when the folder can't be read. A model upstream
+    has no files, so it never changes here.
     """
+    if spec.engine == "openai":
+        return {}
     folders = {spec.folder, spec.weights if spec.weights.is_dir() else spec.weights.parent}
     try:
         files = [path for folder in sorted(folders) for path in _visible(folder) if path.is_file()]

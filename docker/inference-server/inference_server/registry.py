@@ -40,7 +40,7 @@ class LoadedModel:
     @property
     def well(self) -> bool:
         """Whether it can answer."""
-        return self.engine.vitals().alive
+        return self.engine.vitals().well
 
     def gone(self) -> None:
         """Take away the gauges of a version that is not loaded any more; its counters stay what they are."""
@@ -311,6 +311,11 @@ class Registry:
         """One sentence for each engine that is dead or stuck."""
         pairs = [(model.spec.id, model.engine.vitals().why) for model in self.models]
         return [f"{name}: {why}" for name, why in pairs if why]
+
+    def away(self) -> list[str]:
+        """One sentence for each engine that could answer if something elsewhere did: no reason to restart this server."""
+        pairs = [(model.spec.id, model.engine.vitals().away) for model in self.models]
+        return [f"{name}: {away}" for name, away in pairs if away]
 
     def close(self) -> None:
         """Stop every engine."""

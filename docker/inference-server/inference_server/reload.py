@@ -11,17 +11,21 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 from inference_server.errors import ModelRefused
 from inference_server.models import ModelSpec, Refused, Stamp, find_models, stamp, vanished
 from inference_server.registry import Model, Registry, open_model
 from inference_server.serving import Phase, Serving
+from inference_server.upstream import UpstreamAway, upstream_models
 
 log = logging.getLogger("inference_server.reload")
 HASHED_BYTES = 1 << 30  # reading more than that to learn that nothing changed would cost more than loading it
 ARRIVAL_SECONDS = 1.0
+Found = TypeVar("Found")
 
 
 def wait_for_models(serving: Serving) -> Registry:
@@ -32,17 +36,30 @@ def wait_for_models(serving: Serving) -> Registry:
     settings = serving.settings
     end = time.monotonic() + settings.model_wait_seconds
     seen: list[Stamp] | None = None
+
+    def load() -> Registry:
+        nonlocal seen
+        specs = find_models(settings.models_folder(), settings.engine, upstream=serving.upstream)
+        stamps = [stamp(spec) for spec in specs]
+        arriving, seen = bool(serving.waiting_for) and stamps != seen, stamps
+        if arriving:
+            raise ModelRefused(f"{settings.models_folder()} is still being written to.")
+        return Registry.load(specs, settings, serving.metrics)
+
+    serving.upstream = _until_there(serving, end, lambda: upstream_models(settings))
+    return _until_there(serving, end, load)
+
+
+def _until_there(serving: Serving, end: float, look: Callable[[], Found]) -> Found:
+    """What ``look`` finds, asked again until ``end``; for a server upstream, without MODEL_WAIT_SECONDS, as long as it takes."""
+    settings = serving.settings
     while True:
         try:
-            specs = find_models(settings.models_folder(), settings.engine)
-            stamps = [stamp(spec) for spec in specs]
-            arriving, seen = bool(serving.waiting_for) and stamps != seen, stamps
-            if arriving:
-                raise ModelRefused(f"{settings.models_folder()} is still being written to.")
-            registry = Registry.load(specs, settings, serving.metrics)
+            found = look()
         except (ModelRefused, OSError) as error:
             refusal = error if isinstance(error, ModelRefused) else vanished(settings.models_folder(), error)
-            left = end - time.monotonic()
+            endless = isinstance(error, UpstreamAway) and not settings.model_wait_seconds
+            left = ARRIVAL_SECONDS if endless else end - time.monotonic()
             if left <= 0 or serving.phase is not Phase.LOADING:
                 waited = f" (MODEL_WAIT_SECONDS={settings.model_wait_seconds:g} are over)"
                 raise ModelRefused(f"{refusal}{waited if settings.model_wait_seconds else ''}") from None
@@ -52,7 +69,7 @@ def wait_for_models(serving: Serving) -> Registry:
             time.sleep(min(ARRIVAL_SECONDS, left))
         else:
             serving.waiting_for = ""
-            return registry
+            return found
 
 
 class Reloader:
@@ -113,7 +130,7 @@ class Reloader:
         folder = self._settings.models_folder()
         specs: list[ModelSpec] | None = None
         try:
-            specs = find_models(folder, self._settings.engine, refused)
+            specs = find_models(folder, self._settings.engine, refused, self._serving.upstream)
         except (ModelRefused, OSError) as error:
             refused = {folder: error if isinstance(error, ModelRefused) else vanished(folder, error)}
         for path, sentence in refused.items():

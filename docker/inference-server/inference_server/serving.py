@@ -10,6 +10,7 @@ from inference_server.clients import Network, read_networks
 from inference_server.errors import RequestError
 from inference_server.keys import Keys
 from inference_server.metrics import Metrics
+from inference_server.models import ModelSpec
 from inference_server.registry import Model, Registry
 from inference_server.settings import Settings
 from inference_server.tracing import Exporter
@@ -34,6 +35,7 @@ class Serving:
     metrics: Metrics = field(default_factory=Metrics)
     phase: Phase = Phase.LOADING
     loaded: Registry | None = None
+    upstream: list[ModelSpec] = field(default_factory=list)  # what ENGINE=openai adds to the models of MODEL_PATH
     waiting_for: str = ""  # why loading takes so long, where it waits for the models to arrive
     retiring: list[Model] = field(default_factory=list)  # replaced or removed, finishing what they run
     started: float = field(default_factory=time.monotonic)
@@ -90,7 +92,7 @@ class Serving:
         """Why no work should be sent now: the phase, or that an engine is unwell; empty when all is well."""
         if self.phase is not Phase.READY:
             return self.phase
-        return "unwell" if self.loaded and self.loaded.unwell() else ""
+        return "unwell" if self.loaded and (self.loaded.unwell() or self.loaded.away()) else ""
 
 
 def serving(request: Request) -> Serving:

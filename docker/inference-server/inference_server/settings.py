@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from inference_server.errors import StartError
 
@@ -50,9 +51,15 @@ class Settings:
     )
     engine: str = _setting(
         "auto",
-        "Engine for text models: `auto` takes ONNX where a folder has it.",
-        one_of=("auto", "onnx", "transformers"),
+        "Engine for text models: `auto` takes ONNX where a folder has it; with `openai` they run at UPSTREAM_URL.",
+        one_of=("auto", "onnx", "transformers", "openai"),
     )
+    upstream_url: str = _setting(
+        "", "ENGINE=openai: where a server speaks OpenAI's protocol, such as `http://ollama:11434/v1`."
+    )
+    upstream_model: str = _setting("", "Its name for the model.", unset="the only one it has")
+    upstream_key_file: str = _setting("", "File with the key it wants; read again when it changes.")
+    upstream_timeout_seconds: float = _setting(60.0, "Longest silence of it before and within an answer.", low=0.1)
     engine_threads: int = _setting(
         0, "Threads a model computes with; 0: the container's CPUs less one for HTTP, 1 to 4.", low=0, high=256
     )
@@ -153,6 +160,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             raise StartError(f"{name.upper()}={route} is not a path: write it as /v1/predict.")
     if settings.aip_http_port:
         settings = replace(settings, port=settings.aip_http_port)
+    _check_upstream(settings, [name for name in given if name.startswith("upstream_")])
     if settings.grpc_port == settings.port:
         raise StartError(f"GRPC_PORT={settings.grpc_port} is HTTP's port, too: choose another.")
     if settings.default_new_tokens > settings.max_new_tokens and "default_new_tokens" in given:
@@ -160,6 +168,27 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             f"DEFAULT_NEW_TOKENS={settings.default_new_tokens} is more than MAX_NEW_TOKENS={settings.max_new_tokens}: lower the first."
         )
     return settings
+
+
+def _check_upstream(settings: Settings, given: list[str]) -> None:
+    """ENGINE=openai and UPSTREAM_URL belong together. Raises StartError; a URL may hold a password, so none is repeated."""
+    if settings.engine != "openai":
+        if given:
+            raise StartError(
+                f"{given[0].upper()} is set and ENGINE is {settings.engine}: set ENGINE=openai to use it, or leave it out."
+            )
+        return
+    if not settings.upstream_url:
+        raise StartError("ENGINE=openai needs UPSTREAM_URL: set it to an address such as http://ollama:11434/v1.")
+    try:
+        parts = urlsplit(settings.upstream_url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or "@" in parts.netloc:
+        raise StartError(
+            "UPSTREAM_URL is no plain address: write one such as http://ollama:11434/v1, and a key into UPSTREAM_KEY_FILE."
+        )
 
 
 def _convert(name: str, text: str, kind: type, rule: Mapping[str, Any]) -> str | int | float:

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 import urllib.request
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ from inference_server.errors import StartError
 
 log = logging.getLogger("inference_server")
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+current: ContextVar[str] = ContextVar("traceparent", default="")
+"""The traceparent for what the request in this context asks of other servers; empty where it is in no trace."""
 SERVER_KIND = 2  # SPAN_KIND_SERVER
 ERROR_STATUS = 2  # STATUS_CODE_ERROR
 MOST_WAITING = 2048

@@ -344,7 +344,7 @@ def test_a_request_may_not_take_for_ever() -> None:
         late = [reply for reply in replies if reply.status_code == 504]
         assert late
         assert "The answer took longer than 0.2 s" in late[0].json()["error"]["message"]
-        wait_for(lambda: 'inference_running_requests{model="tutor",version="1"} 0.0' in metrics(server), 5)
+        wait_for(lambda: 'inference_running_requests{model="tutor",version="2"} 0.0' in metrics(server), 5)
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
             options = {key: value for key, value in long.items() if key != "model"}
             with pytest.raises(openai.APIError, match="took longer than"):

@@ -39,7 +39,7 @@ def test_log_lines_are_json_and_hold_no_prompt(server: Server) -> None:
         line = lines[name]
         assert (line["model"], line["version"], line["status"], line["route"]) == (
             "tutor",
-            "1",
+            "2",
             200,
             "/v1/chat/completions",
         )
@@ -98,12 +98,12 @@ def test_metrics(server: Server, samples: list[dict[str, Any]]) -> None:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    tutor, digits = 'model="tutor",version="1"', 'model="digits",version="1"'
+    tutor, digits = 'model="tutor",version="2"', 'model="digits",version="1"'
     names = [
         f"inference_requests_total{{{tutor}}}",
         f"inference_duration_seconds_count{{{tutor}}}",
         f"inference_time_to_first_token_seconds_count{{{tutor}}}",
-        'inference_errors_total{model="tutor",reason="cancelled",version="1"}',
+        'inference_errors_total{model="tutor",reason="cancelled",version="2"}',
     ]
     before = [value(name) for name in names]
     tokens = value(f"inference_completion_tokens_total{{{tutor}}}")
@@ -115,7 +115,7 @@ def test_metrics(server: Server, samples: list[dict[str, Any]]) -> None:
     server.client.post("/predict", json={"inputs": samples[0]["pixels"], "model": "digits:1"})
     assert value(f"inference_requests_total{{{digits}}}") == rows + 1
     text = server.client.get("/metrics").text
-    assert 'inference_model_info{engine="onnx",kind="generate",model="tutor",version="1"} 1.0' in text
+    assert 'inference_model_info{engine="onnx",kind="generate",model="tutor",version="2"} 1.0' in text
     assert 'http_requests_total{method="POST",route="/v1/chat/completions",status="200"}' in text
     assert "_created" not in text
     assert "process_resident_memory_bytes" in text
@@ -167,17 +167,18 @@ def test_models_page(server: Server) -> None:
         ("digits:1", False),
         ("digits:2", True),
         ("embedder:1", True),
-        ("tutor:1", True),
+        ("tutor:1", False),
+        ("tutor:2", True),
     ]
     assert listed[1]["card"]["metrics"]["accuracy"] > listed[0]["card"]["metrics"]["accuracy"]
 
 
 def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
     def gauge(name: str) -> float:
-        found = re.search(rf'^{name}{{model="tutor",[^}}]*}} (\S+)$', server.client.get("/metrics").text, re.MULTILINE)
+        found = re.search(rf'^{name}{{model="tutor",version="2"}} (\S+)$', server.client.get("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
-    cancelled = r'inference_errors_total{model="tutor",reason="cancelled",version="1"} '
+    cancelled = r'inference_errors_total{model="tutor",reason="cancelled",version="2"} '
     body = json.dumps({"inputs": ["What is a Docker image?"] * 200, "max_tokens": 500, "temperature": 2}).encode()
     with closing(socket.create_connection(("127.0.0.1", server.port))) as connection:
         head = f"POST /batch_predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -30,6 +30,7 @@ def test_a_repository() -> None:
         "digits:2 predict onnx",
         "embedder:1 embed numpy",
         "tutor:1 generate onnx",
+        "tutor:2 generate onnx",
     ]
 
 
@@ -54,7 +55,7 @@ def test_the_exporters_own_folder(tutor: Path) -> None:
 
 
 def test_safetensors_by_setting() -> None:
-    assert ids(MODELS / "tutor", "transformers") == ["tutor:1 generate transformers"]
+    assert ids(MODELS / "tutor", "transformers") == ["tutor:1 generate transformers", "tutor:2 generate transformers"]
 
 
 def test_versions_are_numbers(digits: Path) -> None:

@@ -20,7 +20,7 @@ QUESTION = [{"role": "system", "content": "Answer in short."}, {"role": "user", 
 
 
 def test_models(client: Any) -> None:
-    assert [model.id for model in client.models.list()] == ["embedder", "embedder:1", "tutor", "tutor:1"]
+    assert [model.id for model in client.models.list()] == ["embedder", "embedder:1", "tutor:1", "tutor", "tutor:2"]
     assert client.models.retrieve("tutor:1").owned_by == "inference-server"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4o")
@@ -30,9 +30,9 @@ def test_chat(client: Any) -> None:
     raw = client.chat.completions.with_raw_response.create(
         model="tutor", messages=QUESTION, temperature=0, max_tokens=60
     )
-    assert raw.headers["x-model-version"] == "1"
+    assert raw.headers["x-model-version"] == "2"
     answer = raw.parse()
-    assert answer.model == "tutor:1"
+    assert answer.model == "tutor:2"
     assert answer.object == "chat.completion"
     choice = answer.choices[0]
     assert choice.message.role == "assistant"
@@ -91,7 +91,7 @@ def test_stop_and_seed(client: Any) -> None:
         (
             {"model": "gpt-4o"},
             openai.NotFoundError,
-            "The model 'gpt-4o' is not loaded; loaded: digits:1, digits:2, embedder:1, tutor:1.",
+            "The model 'gpt-4o' is not loaded; loaded: digits:1, digits:2, embedder:1, tutor:1, tutor:2.",
         ),
         (
             {"model": "digits"},

@@ -152,7 +152,7 @@ async def version_ready(request: Request, name: str, version: str) -> JSONRespon
 def _ready(request: Request, name: str, version: str | None = None) -> JSONResponse:
     state = serving(request)
     model = state.models.answerer(None, name, version)
-    well = not state.trouble() and model.engine.vitals().alive
+    well = not state.trouble() and model.engine.vitals().well
     return JSONResponse({"name": model.spec.name, "ready": well}, 200 if well else 503)
 
 

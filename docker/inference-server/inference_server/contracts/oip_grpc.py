@@ -143,7 +143,7 @@ class OpenInference:
     async def ModelReady(self, request: Any, fields: dict[str, Any]) -> Any:
         """NOT_FOUND for a model that is not loaded."""
         model = self._pick(request.name, request.version)
-        return MESSAGES["ModelReadyResponse"](ready=not self._serving.trouble() and model.engine.vitals().alive)
+        return MESSAGES["ModelReadyResponse"](ready=not self._serving.trouble() and model.engine.vitals().well)
 
     async def ServerMetadata(self, request: Any, fields: dict[str, Any]) -> Any:
         """Name and version; there are no extensions here, because raw tensors are part of the protocol."""

@@ -38,7 +38,7 @@ async def health(request: Request) -> JSONResponse:
 async def ready(request: Request) -> JSONResponse:
     """Readiness."""
     state = serving(request)
-    unwell = state.loaded.unwell() if state.loaded else []
+    unwell = [*state.loaded.unwell(), *state.loaded.away()] if state.loaded else []
     well = state.phase is Phase.READY and not unwell
     models = [model.spec.id for model in state.loaded.models] if state.loaded else []
     body: dict[str, Any] = {"ready": well, "phase": state.phase, "models": models}

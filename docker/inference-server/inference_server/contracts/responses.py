@@ -31,6 +31,7 @@ MEANINGS = {
     422: "The request is wrong; the message says where.",
     429: "The queue is full; Retry-After says when to come back.",
     500: "The server's fault.",
+    502: "The model runs on another server, and that one failed.",
     503: "Loading, draining or unwell.",
     504: "It took longer than it may.",
 }

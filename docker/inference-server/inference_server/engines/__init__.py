@@ -1,4 +1,4 @@
-"""Engines: each takes one model version from disk and computes with it. ``load`` picks the one a spec asks for.
+"""Engines: each takes one model version, from disk or by its address elsewhere, and computes with it. ``load`` picks the one a spec asks for.
 
 The libraries are imported when a model needs them, on the thread that loads it, while the server already answers /health.
 """
@@ -28,6 +28,10 @@ def _load(spec: ModelSpec, settings: Settings) -> Generate | Predict | Embed:
         from inference_server.engines.numpy_embed import EmbedEngine
 
         return EmbedEngine(spec, settings)
+    if spec.engine == "openai":
+        from inference_server.engines.upstream_text import UpstreamText
+
+        return UpstreamText(spec, settings)
     from inference_server.engines.chat import ChatTokenizer
     from inference_server.engines.generate import GenerateEngine, SlotModel
 

@@ -69,16 +69,22 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """How an engine is: ``why`` is empty while it is well."""
+    """How an engine is: ``why`` is empty while its loop moves, ``away`` while what it depends on elsewhere answers."""
 
     why: str = ""
     running: int = 0
     waiting: int = 0
+    away: str = ""
 
     @property
     def alive(self) -> bool:
-        """Whether its loop still moves."""
+        """Whether its loop still moves; where it does not, a restart may help."""
         return not self.why
+
+    @property
+    def well(self) -> bool:
+        """Whether it can answer."""
+        return not self.why and not self.away
 
 
 class Engine(Protocol):

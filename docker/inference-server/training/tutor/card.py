@@ -12,6 +12,12 @@ from typing import Any
 from corpus import UNKNOWN, load
 
 
+FROM_SCRATCH = "From scratch."
+FROM_BEFORE = "The last run goes on from version {before}, whose folder is its CHECKPOINT-{before}, with many more questions."
+LABELS = ", and on which entry is asked for, by a head that is left out of the saved model"
+COUNTS = " with {questions:,} training questions, {outside:,} outside questions and {readings} passage questions"
+
+
 def percent(value: float) -> str:
     """A share as text, one decimal."""
     return f"{100 * value:.1f} %"
@@ -59,9 +65,17 @@ def main() -> None:
             onnx_mb=f"{(folder / 'onnx' / 'model.onnx').stat().st_size / 1e6:.1f}",
             runs="\n".join(row.format(n=n, r=r, m=r["tokens"] / 1e6) for n, r in enumerate(t["runs"], 1)),
             last=len(t["runs"]),
-            questions=f"{sum(len(x.questions) for x in corpus.entries):,}",
-            outside=sum(map(len, corpus.outside_train.values())),
-            readings=len(corpus.readings_train),
+            number=folder.name,
+            origin=FROM_SCRATCH if len(t["runs"]) == 1 else FROM_BEFORE.format(before=int(folder.name) - 1),
+            labels=LABELS if "bare" in t["runs"][-1].get("plan", {}) else "",
+            now="" if e["trained_on_this_data"] else "; more was written since",
+            counts=COUNTS.format(
+                questions=sum(len(x.questions) for x in corpus.entries),
+                outside=sum(map(len, corpus.outside_train.values())),
+                readings=len(corpus.readings_train),
+            )
+            if e["trained_on_this_data"]
+            else "",
             passage_words=round(sum(lengths) / len(lengths)),
             command="\n".join(r["command"] for r in t["runs"]),
             torch=t["versions"]["torch"],

@@ -19,7 +19,7 @@ import yaml
 GLOSSARY = Path(__file__).parent / "glossary"
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MARKDOWN = re.compile(r"[`*\[\]<>|]|__|^#|^- |\n")
-TRAINING_COUNT = range(9, 12)
+TRAINING_COUNT = range(20, 31)
 HELDOUT_COUNT = 3
 ANSWER_WORDS = range(12, 33)
 MAX_JACCARD = 0.6

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 
 import torch
 from chat import BOS, CONTEXT, END, PAD
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from wiring import wire
@@ -52,13 +53,51 @@ def build(shape: Shape) -> LlamaForCausalLM:
     return net
 
 
-def answer_loss(net: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean cross-entropy of the tokens whose weight is above zero.
+@dataclass(frozen=True)
+class Batch:
+    """``ids`` and the ``weights`` of what the assistant says, both rows x places; ``labels``, rows x (place, label or -1)."""
+
+    ids: Tensor
+    weights: Tensor
+    labels: Tensor
+
+
+def answer_loss(net: LlamaForCausalLM, hidden: Tensor, batch: Batch) -> Tensor:
+    """Weighted mean cross-entropy of the tokens whose weight is above zero; zero where there is none.
 
     Rows are padded on the right and attention is causal, so no mask is needed; logits are made only where they count.
     """
-    hidden = net.model(input_ids=ids).last_hidden_state[:, :-1]
-    wanted = weights[:, 1:] > 0
-    losses = cross_entropy(net.lm_head(hidden[wanted]).float(), ids[:, 1:][wanted], reduction="none")
-    w = weights[:, 1:][wanted]
+    wanted = batch.weights[:, 1:] > 0
+    if not wanted.any():
+        return torch.zeros(())
+    losses = cross_entropy(net.lm_head(hidden[:, :-1][wanted]).float(), batch.ids[:, 1:][wanted], reduction="none")
+    w = batch.weights[:, 1:][wanted]
     return (losses * w).sum() / w.sum()
+
+
+def label_loss(labels: nn.Linear, hidden: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of which entry is asked for, told from the place where the answer begins.
+
+    The question decides the answer before its first word, but the loss on words spreads that one decision over many
+    tokens of which most are recitation. This head asks for it at once. It is left out of the saved model.
+    """
+    place, label = batch.labels[:, 0], batch.labels[:, 1]
+    known = label >= 0
+    if not known.any():
+        return torch.zeros(())
+    states = hidden[torch.arange(len(place)), place][known]
+    return cross_entropy(labels(states).float(), label[known], label_smoothing=0.05)
+
+
+class Average:
+    """A running mean of the weights, which answers a little better than the last step's; it is what is saved."""
+
+    def __init__(self, net: LlamaForCausalLM, keep: float = 0.998) -> None:
+        self.net, self.keep = copy.deepcopy(net).eval(), keep
+
+    def update(self, net: LlamaForCausalLM, step: int) -> None:
+        """Take in the weights after ``step``; early steps weigh more, so that the beginning is forgotten."""
+        share = 1 - min(self.keep, step / (step + 10))
+        with torch.no_grad():
+            for mean, now in zip(self.net.parameters(), net.parameters(), strict=True):
+                mean.lerp_(now, share)

@@ -19,7 +19,7 @@ async def models(request: Request) -> dict[str, Any]:
         if model.spec.kind != "predict":
             entry = {
                 "object": "model",
-                "created": int(model.spec.folder.stat().st_mtime),
+                "created": model.spec.created,
                 "owned_by": "inference-server",
             }
             names = [model.spec.name, model.spec.id] if registry.is_default(model) else [model.spec.id]
