@@ -36,14 +36,19 @@ def normalised(name: str) -> str:
 
 
 def entries(lock: str) -> dict[str, tuple[str, str]]:
-    """A hashed lock as {name: (version, text)}; an entry's text is its line with the lines that continue it."""
+    """A hashed lock as {name: (version, text)}; an entry's text is its line with the lines that continue it.
+
+    A lock for every platform has entries for others, too, and two of a package that is not the same everywhere: what is not
+    for this Python on this platform is left out.
+    """
     found: dict[str, tuple[str, list[str]]] = {}
     current: list[str] = []
     for line in lock.splitlines():
-        pinned = re.match(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==([^\s;\\]+)", line)
-        if pinned:
+        if line[:1].isalnum():
+            pinned = Requirement(line.rstrip("\\ "))
             current = [line]
-            found[normalised(pinned[1])] = (pinned[2], current)
+            if pinned.marker is None or pinned.marker.evaluate():
+                found[normalised(pinned.name)] = (str(pinned.specifier).removeprefix("=="), current)
         elif line[:1].isspace():
             current.append(line)
     return {name: (version, "\n".join(lines)) for name, (version, lines) in found.items()}

@@ -20,6 +20,10 @@ READ = (500, 503)
 NAMED = (422, 404)  # where the path names a model
 ASKED = (400, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 GENERATED = {"HTTPValidationError", "ValidationError"}  # FastAPI's own shape, which no reply here has
+KEY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 REF = "#/components/schemas/{model}"
 
 
@@ -37,7 +41,7 @@ def document(app: FastAPI, serving: Serving) -> dict[str, Any]:
             statuses = {RequestError(status, "", "").at(path) for status in given}
             if key_wanted(serving, path):
                 statuses.add(401)
-                operation["security"] = [{"bearer": []}]
+                operation["security"] = [{name: []} for name in KEY]
             shape = SENTENCE if open_inference(path) else ERROR
             for status, response in errors(*sorted(statuses), shape=shape).items():
                 responses.setdefault(str(status), response)
@@ -51,7 +55,7 @@ def document(app: FastAPI, serving: Serving) -> dict[str, Any]:
     by_hand = models_json_schema([(InferRequest, "validation"), (Parameters, "validation")], ref_template=REF)
     schemas |= by_hand[1]["$defs"]
     if serving.keys.wanted:
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = KEY
     for model in (ChatRequest, CompletionRequest):
         properties = schemas[model.__name__]["properties"]
         _limit(properties, "n", settings.slots)

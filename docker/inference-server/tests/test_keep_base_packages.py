@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_over_this_environment_nothing_of_it_is_replaced() -> None:
     assert ("starlette", "anyio") in [(user, text[:5]) for user, text in used_by()["anyio"]]
 
 
-def test_every_entry_of_the_lock_is_read() -> None:
+def test_every_entry_of_the_lock_for_this_platform_is_read() -> None:
     lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    assert len(entries(lock)) == sum(line[:1].isalnum() for line in lock.splitlines()) > 15
+    read = {name: version for name, (version, _) in entries(lock).items()}
+    assert len(read) > 15
+    for line in lock.splitlines():
+        if line[:1].isalnum() and ";" not in line:
+            assert line.partition("==")[0] in read
+    # One of two, where a package is not the same for every Python.
+    assert read["numpy"] == metadata.version("numpy")
+    other = (
+        "numpy==1.0 ; python_full_version < '3'\nnumpy==2.0 ; python_full_version >= '3'\nx==1 ; sys_platform == 'z'\n"
+    )
+    assert {name: version for name, (version, _) in entries(other).items()} == {"numpy": "2.0"}

@@ -62,7 +62,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/models", summary="Loaded models with their versions and cards")
 async def models(request: Request) -> dict[str, Any]:
-    """Every loaded version of both kinds; ``card`` is the model's own model.json."""
+    """Every loaded version; ``card`` is the model's own model.json."""
     registry = serving(request).models
     return {
         "models": [
