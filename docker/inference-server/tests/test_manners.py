@@ -175,7 +175,9 @@ def test_models_page(server: Server) -> None:
 
 def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
     def gauge(name: str) -> float:
-        found = re.search(rf'^{name}{{model="tutor",version="2"}} (\S+)$', server.client.get("/metrics").text, re.MULTILINE)
+        found = re.search(
+            rf'^{name}{{model="tutor",version="2"}} (\S+)$', server.client.get("/metrics").text, re.MULTILINE
+        )
         return float(found[1]) if found else 0.0
 
     cancelled = r'inference_errors_total{model="tutor",reason="cancelled",version="2"} '

@@ -163,7 +163,7 @@ def test_refusals(client: Any, samples: Samples) -> None:
             tensor(client, "prompt", np.array([b"x", b" "], object), "BYTES"),
             "",
             {},
-            "Row 2: tutor:1 takes a text",
+            "Row 2: tutor:2 takes a text",
         ),
     ]
     for model, sent, version, parameters, said in cases:
@@ -276,7 +276,9 @@ def test_grpc_statuses_and_fields_of_types(oip: Server, samples: Samples) -> Non
 
 def running_line(server: Server) -> str:
     text = server.client.get("/metrics").text
-    return next(line for line in text.splitlines() if line.startswith('inference_running_requests{model="tutor"'))
+    return next(
+        line for line in text.splitlines() if line.startswith('inference_running_requests{model="tutor",version="2"')
+    )
 
 
 def test_draining_over_grpc() -> None:

@@ -184,7 +184,7 @@ def test_logprobs_are_the_models_own(client: Any) -> None:
     from inference_server.engines.onnx_slots import OnnxSlots
     from inference_server.models import find_models
 
-    folder = MODELS / "tutor" / "1"
+    folder = MODELS / "tutor" / "2"
     model, tokenizer = OnnxSlots(find_models(folder)[0], 1, 1, 1024), ChatTokenizer(folder)
     options: dict[str, Any] = {"model": "tutor", "messages": QUESTION, "max_tokens": 12, "temperature": 1.2, "seed": 3}
     options |= {"logprobs": True, "top_logprobs": 3}
@@ -234,7 +234,7 @@ def test_penalties_and_bias(client: Any) -> None:
     from conftest import MODELS
     from inference_server.engines.chat import ChatTokenizer
 
-    tokenizer = ChatTokenizer(MODELS / "tutor" / "1")
+    tokenizer = ChatTokenizer(MODELS / "tutor" / "2")
     token = next(i for i in range(tokenizer.vocabulary) if tokenizer.token_bytes(i) == drawn.encode())
     options: dict[str, Any] = {"model": "tutor", "prompt": [[100, 200]], "max_tokens": 1, "logprobs": 0}
     other = client.completions.create(**options, logit_bias={str(token): -100})
@@ -325,7 +325,7 @@ def test_embeddings(client: Any, server: Server) -> None:
         ({"input": ["a"] * 2049}, "input"),
         ({"input": "a", "dimensions": 385}, "dimensions is 385 and embedder:1 has 384"),
         ({"input": "word " * 1025}, "has 1025 words and this server takes 1024"),
-        ({"input": "a", "model": "tutor"}, "tutor:1 can't answer this kind of request"),
+        ({"input": "a", "model": "tutor"}, "tutor:2 can't answer this kind of request"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:
             client.embeddings.create(**{"model": "embedder", **wrong})

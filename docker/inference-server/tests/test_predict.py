@@ -49,7 +49,7 @@ def test_versions_by_name(server: Server, samples: Samples) -> None:
     said = post(server, "/predict", {"inputs": row, "model": "digits", "version": 3}, 404)["error"]["message"]
     assert said == "digits has no version '3'; loaded: 1, 2."
     said = post(server, "/predict", {"inputs": row, "model": "cats"}, 404)["error"]["message"]
-    assert said == "The model 'cats' is not loaded; loaded: digits:1, digits:2, embedder:1, tutor:1."
+    assert said == "The model 'cats' is not loaded; loaded: digits:1, digits:2, embedder:1, tutor:1, tutor:2."
     post(server, "/predict", {"inputs": row, "model": "digits:1", "version": 2}, 422)
 
 
@@ -83,7 +83,7 @@ def test_bad_rows(server: Server, row: object, said: str) -> None:
 
 def test_text(server: Server) -> None:
     answer = post(server, "/predict", {"inputs": "What is a Docker image?", "max_tokens": 10})
-    assert (answer["model"], answer["version"]) == ("tutor", "1")
+    assert (answer["model"], answer["version"]) == ("tutor", "2")
     assert answer["text"]
     assert answer["usage"]["completion_tokens"] <= 10
     batch = post(server, "/batch_predict", {"inputs": ["What is a layer?", "", 5, "What is a pod?"], "max_tokens": 10})

@@ -77,7 +77,7 @@ def test_a_chat(server: Server) -> None:
         {"role": "user", "content": "What is a Docker image?"},
     ]
     whole = invoke(server, {"messages": messages, "max_tokens": 20}).json()
-    assert whole["model"] == "tutor:1"
+    assert whole["model"] == "tutor:2"
     item = {"instances": [{"messages": messages}], "parameters": {"max_tokens": 20}}
     assert invoke(server, item).json()["predictions"][0]["text"] == whole["choices"][0]["message"]["content"]
 
@@ -96,7 +96,7 @@ def test_streaming(server: Server, accept: str) -> None:
         headers = {"Accept": accept} if accept else {}
         with server.client.stream("POST", "/invocations", json=body, headers=headers) as reply:
             assert reply.headers["content-type"].startswith("text/event-stream")
-            assert reply.headers[ATTRIBUTES] == "model=tutor,version=1"
+            assert reply.headers[ATTRIBUTES] == "model=tutor,version=2"
             for line in reply.iter_lines():
                 if line.startswith("data: {"):
                     pieces += 1

@@ -11,9 +11,10 @@ from typing import Any
 
 from corpus import UNKNOWN, load
 
-
 FROM_SCRATCH = "From scratch."
-FROM_BEFORE = "The last run goes on from version {before}, whose folder is its CHECKPOINT-{before}, with many more questions."
+FROM_BEFORE = (
+    "The last run goes on from version {before}, whose folder is its CHECKPOINT-{before}, with many more questions."
+)
 LABELS = ", and on which entry is asked for, by a head that is left out of the saved model"
 COUNTS = " with {questions:,} training questions, {outside:,} outside questions and {readings} passage questions"
 
