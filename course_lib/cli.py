@@ -97,9 +97,12 @@ def run(
 
     Example: `course run 4.4.1 --set load_requests=50`
     """
+    from course_lib import doctor as doctor_rooms
     from course_lib.runner import run as runner
 
-    found = runner.run(labs or [], solutions=solutions, parameters=_parameters(set_ or []))
+    found = runner.run(
+        labs or [], solutions=solutions, parameters=_parameters(set_ or []), require_fit=doctor_rooms.require
+    )
     for result in found.labs:
         steps = sum(step["status"] == "passed" for step in result.steps)
         console.print(f"lab {result.lab.id}: {result.status}, {steps} of {len(result.steps)} steps", highlight=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from course_lib import doctor, ledger, reaper, waits
+from course_lib import ledger, reaper, waits
 from course_lib.errors import CourseError
 from course_lib.host import setup
 from course_lib.lab import exercise, store
@@ -20,7 +20,11 @@ KEEP_RECORDS_S = 30 * 24 * 3600
 
 
 def run(
-    wanted: Sequence[str], *, solutions: bool = False, parameters: Mapping[str, int | str] | None = None
+    wanted: Sequence[str],
+    *,
+    solutions: bool = False,
+    parameters: Mapping[str, int | str] | None = None,
+    require_fit: Callable[[Sequence[str]], None] = lambda labs: None,
 ) -> report.Report:
     """Executes labs against the real engine and writes reports/latest/.
 
@@ -28,6 +32,7 @@ def run(
         wanted: lab ids or notebooks; empty for all labs.
         solutions: run solutions/ and fail for exercises that their answers don't pass.
         parameters: of the notebooks, in place of their own.
+        require_fit: called with the labs' ids once the engine is ready; raises CourseError where they are bound to fail.
 
     Raises:
         CourseError: the run can't begin. Once it has begun, whatever happens is in the report.
@@ -44,7 +49,7 @@ def run(
             _sweep()
             store.forget(begun - KEEP_RECORDS_S)
             setup.ready()
-            doctor.require([p.lab.id for p in planned])
+            require_fit([p.lab.id for p in planned])
             found.host = report.host()  # only now is there an engine to be named
             with progress.RunProgress([p.lab.id for p in planned]) as shown:
                 for one in planned:

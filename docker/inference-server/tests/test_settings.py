@@ -68,7 +68,7 @@ def test_where_the_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("MAX_BATCH", "0", "MAX_BATCH=0 is out of range: it has to be at least 1."),
         ("STALL_SECONDS", "soon", "STALL_SECONDS=soon is not a number."),
         ("DRAIN_SECONDS", "nan", "DRAIN_SECONDS=nan is out of range: it has to be at least 0."),
-        ("ENGINE", "tensorrt", "ENGINE=tensorrt is not known: use one of auto, onnx, transformers."),
+        ("ENGINE", "tensorrt", "ENGINE=tensorrt is not known: use one of auto, onnx, transformers, openai."),
         ("DEFAULT_NEW_TOKENS", "9999", "DEFAULT_NEW_TOKENS=9999 is more than MAX_NEW_TOKENS=512: lower the first."),
     ],
 )
