@@ -234,7 +234,7 @@ def test_penalties_and_bias(client: Any) -> None:
     from conftest import MODELS
     from inference_server.engines.chat import ChatTokenizer
 
-    tokenizer = ChatTokenizer(MODELS / "tutor" / "1")
+    tokenizer = ChatTokenizer(MODELS / "tutor" / "2")
     token = next(i for i in range(tokenizer.vocabulary) if tokenizer.token_bytes(i) == drawn.encode())
     options: dict[str, Any] = {"model": "tutor", "prompt": [[100, 200]], "max_tokens": 1, "logprobs": 0}
     other = client.completions.create(**options, logit_bias={str(token): -100})
