@@ -8,7 +8,6 @@ from course_lib import ledger, shell
 from course_lib.doctor.check import Check
 from course_lib.doctor.finding import Finding, error, note, ok, warning
 from course_lib.doctor.machine import Machine
-from course_lib.images.gpu import PROBE
 from course_lib.settings import settings
 
 #: What the docker client adds below the engine's words.
@@ -28,6 +27,8 @@ def use_cuda(image: str, *options: str) -> str:
     Raises:
         CommandError: the engine refused, or CUDA failed; with their words.
     """
+    from course_lib.images.gpu import PROBE  # half a second that only a GPU host needs
+
     name = settings().object_name("doctor-cuda")
     remove = ["docker", "rm", "--force", name]
     shell.run(remove, show=False, check=False)
