@@ -139,13 +139,12 @@ def named(model: Model) -> dict[str, str]:
 def class_answer(model: ClassModel, scores: Floats) -> dict[str, Any]:
     """One row's answer from its probabilities, shape (labels,)."""
     best = int(scores.argmax())
+    exact = scores.tolist()
     return {
         "prediction_id": uuid.uuid4().hex,
         "predicted_class": model.engine.labels[best],
-        "confidence": round(float(scores[best]), 6),
-        "probabilities": {
-            label: round(float(score), 6) for label, score in zip(model.engine.labels, scores, strict=True)
-        },
+        "confidence": round(exact[best], 6),
+        "probabilities": {label: round(score, 6) for label, score in zip(model.engine.labels, exact, strict=True)},
     }
 
 
