@@ -6,6 +6,7 @@ A batch is a list of items. An item is a row of numbers, a text, a chat (a list 
 import asyncio
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -151,7 +152,7 @@ def class_answer(model: ClassModel, scores: Floats) -> dict[str, Any]:
 async def text_answer(model: TextModel, item: object, sampling: Sampling) -> tuple[dict[str, Any], Usage | None]:
     """The whole answer to a text or a chat. Raises RequestError."""
     text = ""
-    async for delta in model.chat(_messages(model, item), sampling):
+    async for delta in model.chat(_messages(model, item), replace(sampling, whole=True)):
         text += delta.text
         finish, usage = delta.finish, delta.usage
     answer = {
