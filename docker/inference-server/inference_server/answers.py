@@ -6,6 +6,7 @@ A batch is a list of items. An item is a row of numbers, a text, a chat (a list 
 import asyncio
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -139,20 +140,19 @@ def named(model: Model) -> dict[str, str]:
 def class_answer(model: ClassModel, scores: Floats) -> dict[str, Any]:
     """One row's answer from its probabilities, shape (labels,)."""
     best = int(scores.argmax())
+    exact = scores.tolist()
     return {
         "prediction_id": uuid.uuid4().hex,
         "predicted_class": model.engine.labels[best],
-        "confidence": round(float(scores[best]), 6),
-        "probabilities": {
-            label: round(float(score), 6) for label, score in zip(model.engine.labels, scores, strict=True)
-        },
+        "confidence": round(exact[best], 6),
+        "probabilities": {label: round(score, 6) for label, score in zip(model.engine.labels, exact, strict=True)},
     }
 
 
 async def text_answer(model: TextModel, item: object, sampling: Sampling) -> tuple[dict[str, Any], Usage | None]:
     """The whole answer to a text or a chat. Raises RequestError."""
     text = ""
-    async for delta in model.chat(_messages(model, item), sampling):
+    async for delta in model.chat(_messages(model, item), replace(sampling, whole=True)):
         text += delta.text
         finish, usage = delta.finish, delta.usage
     answer = {

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from inference_server import __version__
+from inference_server import __version__, direct
 from inference_server.access import Access
 from inference_server.contracts import oip, openai, ops, predict, sagemaker, vertex
 from inference_server.errors import RequestError
@@ -29,6 +29,8 @@ def create_app(serving: Serving) -> FastAPI:
     app.include_router(vertex.routes(serving.settings))
     for contract in (ops, predict, openai, sagemaker, oip):
         app.include_router(contract.router)
+    if serving.settings.aip_predict_route != direct.ROUTE.path:  # there Vertex's shape is asked for, not ours
+        app.add_middleware(direct.Direct, reply=_reply)
     app.add_middleware(BodyLimit, limit=serving.settings.max_body_bytes)
     app.add_middleware(Access, serving=serving)
     app.add_middleware(RequestContext, serving=serving)

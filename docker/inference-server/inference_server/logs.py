@@ -26,6 +26,8 @@ class JsonLines(logging.Formatter):
 
 def set_up(level: str) -> None:
     """Send every logger's lines to stdout in this form; uvicorn's own are shown from warning on."""
+    # Looked up for each record otherwise, and no line of ours has them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
+from functools import cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +28,9 @@ class RequestContext:
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
         self._serving = serving
+        # Each series is looked up once: by its labels it takes a lock and a tuple of strings each time.
+        self._counter = cache(serving.metrics.http_requests.labels)
+        self._timer = cache(serving.metrics.http_seconds.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,8 +91,8 @@ class RequestContext:
         """The metrics and the log line of a finished request. The route is its pattern: paths from outside would be endless series."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if route != "none" else "none"
-        self._serving.metrics.http_requests.labels(method, route, str(status)).inc()
-        self._serving.metrics.http_seconds.labels(route).observe(seconds)
+        self._counter(method, route, str(status)).inc()
+        self._timer(route).observe(seconds)
         state = scope["state"]
         fields = {
             "request_id": state["request_id"],

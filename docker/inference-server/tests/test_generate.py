@@ -85,6 +85,19 @@ def test_as_the_model_without_a_cache(endless: GenerateEngine) -> None:
     assert ask(endless, QUESTIONS[0], Sampling(max_tokens=20))[0] == text
 
 
+def test_a_whole_answer_comes_in_two_pieces(endless: GenerateEngine) -> None:
+    async def pieces(**said: object) -> list[str]:
+        sampling = Sampling(max_tokens=30, stop=("no such text",), **said)  # type: ignore[arg-type]
+        prompts = [[{"role": "user", "content": QUESTIONS[0]}]]
+        return [delta.text async for delta in await endless.generate([*prompts], sampling)]
+
+    streamed, whole, with_logprobs = (
+        asyncio.run(pieces(**said)) for said in ({}, {"whole": True}, {"whole": True, "logprobs": 0})
+    )
+    assert len(whole) == 2 < len(streamed) == len(with_logprobs)
+    assert "".join(whole) == "".join(streamed) == "".join(with_logprobs)
+
+
 def test_stop_string(endless: GenerateEngine) -> None:
     whole, finish, _ = ask(endless, QUESTIONS[0], Sampling(max_tokens=40))
     assert finish == "length"

@@ -1,5 +1,6 @@
 """/predict and /batch_predict over a real server: answers, versions, and errors an item can have."""
 
+import json
 from typing import Any
 
 import pytest
@@ -36,6 +37,37 @@ def test_one_row(server: Server, samples: Samples) -> None:
     wrapped = post(server, "/predict", {"inputs": [samples[0]["pixels"]]})
     assert wrapped["probabilities"] == answer["probabilities"]
     assert wrapped["prediction_id"] != answer["prediction_id"]
+
+
+def test_the_direct_way_answers_as_the_route(server: Server, samples: Samples) -> None:
+    """With a charset a body goes FastAPI's way; nobody may see a difference, in answers or errors."""
+
+    def both(body: dict[str, Any]) -> list[tuple[int, list[str], dict[str, Any]]]:
+        seen = []
+        for kind in ("application/json", "application/json; charset=utf-8"):
+            reply = server.client.post("/predict", content=json.dumps(body), headers={"Content-Type": kind})
+            changing = ("prediction_id", "inference_ms")
+            answer = {name: value for name, value in reply.json().items() if name not in changing}
+            seen.append((reply.status_code, sorted(reply.headers), answer))
+        return seen
+
+    row = samples[0]["pixels"]
+    wishes: list[dict[str, Any]] = [
+        {},
+        {"version": 1.0},
+        {"model": "cats"},
+        {"version": True},
+        {"stop": ["a"] * 9},
+        {"topP": 1, "top_p": 1},
+    ]
+    statuses = []
+    for more in wishes:
+        direct, route = both({"inputs": row, **more})
+        assert direct == route
+        statuses.append(direct[0])
+    assert statuses == [200, 200, 404, 422, 422, 422]
+    direct, route = both({"inputs": "What is a Pod? \u00e9", "max_tokens": 8, "temperature": 0})
+    assert direct == route
 
 
 def test_version_two_is_measurably_better(server: Server, samples: Samples) -> None:

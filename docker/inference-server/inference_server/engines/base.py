@@ -20,7 +20,8 @@ class Sampling:
 
     ``frequency_penalty`` and ``presence_penalty`` are taken off the logits of tokens that the answer already holds, once a time they
     stand there and once in all; ``logit_bias`` is added to those of the tokens it names. ``n``: answers a prompt. ``logprobs``: how many
-    alternatives to report for each token; 0 is the drawn one alone, None nothing.
+    alternatives to report for each token; 0 is the drawn one alone, None nothing. ``whole``: the answer is read in one
+    piece, so an engine may tell its beginning and its end only.
     """
 
     max_tokens: int | None = None
@@ -33,6 +34,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     n: int = 1
     logprobs: int | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

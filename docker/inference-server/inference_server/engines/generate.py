@@ -20,6 +20,8 @@ ADMIT_A_TURN = (
     4  # prompts taken in between two steps: more would let a crowd of newcomers stall those who are being answered
 )
 
+NOTHING = Delta("")  # is told nobody
+
 
 class SlotModel(Protocol):
     """What computes logits. Slots 0 to n - 1 are busy, so ``step`` gets one token for each of those."""
@@ -85,6 +87,9 @@ class Sequence:
         self._words = tokenizer.words(after)
         self._stops = StopFilter(sampling.stop)
         self._logprobs = None if sampling.logprobs is None else Logprobs(sampling.logprobs, tokenizer.token_bytes)
+        self._whole = sampling.whole and self._logprobs is None
+        self._begun = False
+        self._kept: list[str] = []  # of a whole answer, what came after its first piece
 
     def used(self) -> int:
         """Tokens it really took, of the ``cost`` it might have."""
@@ -106,10 +111,14 @@ class Sequence:
             return self._last(text, "length")
         if self._logprobs:
             return Delta(text, None, None, self.index, self._logprobs.release(text))
+        if self._whole and self._begun:
+            self._kept.append(text)
+            return NOTHING
+        self._begun = bool(text)
         return Delta(text, None, None, self.index)
 
     def _last(self, text: str, finish: str, flush: bool = True) -> Delta:
-        text += self._stops.flush() if flush else ""
+        text = "".join(self._kept) + text + (self._stops.flush() if flush else "")
         job = self.job
         job.left -= 1
         job.usage = Usage(job.usage.prompt_tokens, job.usage.completion_tokens + self.produced)
@@ -310,14 +319,15 @@ class GenerateEngine(EngineLoop):
             while self._running:
                 self._over(self._running.pop())
             return
+        best = logits.argmax(-1).tolist()  # in one go: most want just that, and what others do costs far more
         for slot in reversed(range(len(self._running))):
-            if not self._give(self._running[slot], logits[slot]):
+            if not self._give(self._running[slot], logits[slot], best[slot]):
                 self._free(slot)
 
-    def _give(self, sequence: Sequence, logits: Floats) -> bool:
-        """Draw the next token of one sequence; False when that was its last."""
+    def _give(self, sequence: Sequence, logits: Floats, best: int | None = None) -> bool:
+        """Draw the next token of one sequence, ``best`` being the most likely where that is known; False when that was its last."""
         try:
-            delta = sequence.take(sequence.sampler.pick(logits), logits, self._eos)
+            delta = sequence.take(sequence.sampler.pick(logits, best), logits, self._eos)
         except Exception:
             log.exception("a token could not be drawn")
             self._letters.append((sequence.job, _failed()))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ class PredictEngine(EngineLoop):
         if not isinstance(row, list):
             raise RequestError(422, f"A row is a list of {wanted} numbers.", "bad_row", "inputs")
         try:
-            if any(isinstance(value, bool | str) for value in row):  # numpy would take True for 1 and "5" for 5
+            if {bool, str} & set(map(type, row)):  # numpy would take True for 1 and "5" for 5
                 raise ValueError
             values = np.asarray(row, np.float32)
         except (ValueError, TypeError, OverflowError, RecursionError):
@@ -70,9 +71,10 @@ class PredictEngine(EngineLoop):
         if values.shape != self._shape:
             got = " x ".join(map(str, values.shape))
             raise RequestError(422, f"A row has {wanted} numbers; this one has {got}.", "bad_row", "inputs")
-        if not np.isfinite(values).all():
+        least, most = values.min(), values.max()  # both are NaN where one value is
+        if not (math.isfinite(least) and math.isfinite(most)):
             raise RequestError(422, "A row holds a number that is not finite.", "bad_row", "inputs")
-        if values.min() < self._low or values.max() > self._high:
+        if least < self._low or most > self._high:
             at = int(np.argmax((values < self._low) | (values > self._high)))
             raise RequestError(
                 422,
@@ -120,16 +122,16 @@ class PredictEngine(EngineLoop):
             answers = self._compute(rows)
         except BaseException as problem:
             error = RequestError(500, "The model could not compute this; the server's log says why.", "engine_error")
-            for job in jobs:
-                _settle(job, error)
+            _settle(jobs, [error] * len(jobs))
             if not isinstance(problem, Exception):
                 raise  # the loop dies; these jobs are in no list any more and had to be told here
             log.exception("rows could not be computed")
             return True
-        start = 0
+        parts, start = [], 0
         for job in jobs:
-            _settle(job, answers[start : start + len(job.rows)])
+            parts.append(answers[start : start + len(job.rows)])
             start += len(job.rows)
+        _settle(jobs, parts)
         return True
 
     def _compute(self, rows: Floats) -> Floats:
@@ -170,22 +172,26 @@ class PredictEngine(EngineLoop):
             self.closing = True
             left = list(self._jobs)
             self._jobs.clear()
-        for job in left:
-            _settle(job, RequestError(503, f"The answer was cut off: {why}.", "engine_down"))
+        _settle(left, [RequestError(503, f"The answer was cut off: {why}.", "engine_down") for _ in left])
 
 
-def _settle(job: _Job, result: Floats | RequestError) -> None:
-    """Hand a result to the event loop that waits for it, which may be gone, or may have stopped waiting."""
+def _settle(jobs: Iterable[_Job], results: Iterable[Floats | RequestError]) -> None:
+    """Hand results to the event loop that waits for them, in one call: waking it costs more than a small row."""
+    own: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Floats | RequestError]]] = {}
+    for job, result in zip(jobs, results, strict=True):
+        own.setdefault(job.aio, []).append((job, result))
+    for aio, settled in own.items():
+        try:
+            aio.call_soon_threadsafe(_give, settled)
+        except RuntimeError:  # that loop is closed: nobody is left to read
+            log.debug("an answer came too late")
 
-    def give() -> None:
+
+def _give(settled: list[tuple[_Job, Floats | RequestError]]) -> None:
+    for job, result in settled:
         if job.reply.done():
-            return
+            continue
         if isinstance(result, RequestError):
             job.reply.set_exception(result)
         else:
             job.reply.set_result(result)
-
-    try:
-        job.aio.call_soon_threadsafe(give)
-    except RuntimeError:
-        log.debug("an answer came too late")

@@ -19,7 +19,8 @@ class Sampler:
         self._temperature = sampling.temperature
         self._top_p = sampling.top_p
         seed = None if sampling.seed is None else sampling.seed % 2**64
-        self._random = np.random.default_rng(seed if seed is None or index == 0 else (seed, index))
+        self._seed = seed if seed is None or index == 0 else (seed, index)
+        self._random: np.random.Generator | None = None  # made when drawn from: it costs as much as several tokens
         self._frequency = sampling.frequency_penalty
         self._presence = sampling.presence_penalty
         self._bias = sampling.logit_bias
@@ -32,12 +33,12 @@ class Sampler:
         """Whether the most likely token is always taken."""
         return self._temperature <= 0
 
-    def pick(self, logits: Floats) -> int:
-        """The next token from one line of logits, shape (vocabulary,)."""
+    def pick(self, logits: Floats, best: int | None = None) -> int:
+        """The next token from one line of logits, shape (vocabulary,); ``best`` is the most likely one, where it is known already."""
         if self._shifts:
             return self._pick_shifted(logits)
         if self.greedy:
-            return int(logits.argmax())
+            return int(logits.argmax()) if best is None else best
         return self._draw(logits.astype(np.float64))
 
     def _pick_shifted(self, logits: Floats) -> int:
@@ -62,6 +63,8 @@ class Sampler:
             before = np.cumsum(weights[order]) - weights[order]
             weights[order[before >= self._top_p]] = 0  # the first token always stays: nothing comes before it
             weights /= weights.sum()
+        if self._random is None:
+            self._random = np.random.default_rng(self._seed)
         return int(self._random.choice(len(weights), p=weights))
 
 

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Request
@@ -167,7 +168,7 @@ async def answer(
     body: Completion, request: Request, model: TextModel, prompts: list[Prompt], sampling: Sampling, shape: Shape
 ) -> Response:
     """Ask the model and reply, whole or as server-sent events; ``model`` in the reply is name:version, the version that answered."""
-    stream = model.complete(prompts, sampling)
+    stream = model.complete(prompts, sampling if body.stream else replace(sampling, whole=True))
     head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.spec.id}
     if not body.stream:
         return JSONResponse(await while_connected(request, _whole(stream, head, shape, request)))
