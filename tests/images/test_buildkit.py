@@ -149,7 +149,9 @@ def test_an_image_for_another_platform_is_built_and_refused_where_it_would_not_s
 
 
 def test_a_program_of_another_platform_that_can_not_run_is_told(tmp_path: Path, tag: str) -> None:
-    """A RUN on a base of the other platform: refused in a sentence, or run where the host emulates it."""
+    """A RUN on a base of the other platform, whose shell is no more than a program's head: nothing runs it, emulated or not."""
+    emulated = OTHER in shell.run(["docker", "buildx", "inspect"], show=False).stdout
+    what = "an instruction of the Dockerfile failed" if emulated else "can't run programs of that platform"
     base = f"course-test-foreign-{os.urandom(4).hex()}:1"
     with tarfile.open(tmp_path / "root.tar", "w") as tar:
         header = tarfile.TarInfo("bin/sh")
@@ -159,9 +161,7 @@ def test_a_program_of_another_platform_that_can_not_run_is_told(tmp_path: Path, 
     shell.run(["docker", "import", f"--platform={OTHER}", str(tmp_path / "root.tar"), base], show=False)
     try:
         dockerfile(tmp_path, f"FROM {base}", "RUN true")
-        with pytest.raises(
-            CourseError, match=r"can.t run programs of that platform|instruction of the Dockerfile failed"
-        ):
+        with pytest.raises(CourseError, match=what):
             buildkit.build(tmp_path, tag=tag, platform=OTHER)
     finally:
         shell.run(["docker", "image", "rm", "--force", base], show=False, check=False)

@@ -11,6 +11,8 @@ import pytest
 from course_lib import images, shell
 from course_lib.errors import CourseError
 from course_lib.images import buildkit
+from course_lib.images.course_image import SERVER
+from course_lib.settings import CHECKOUT
 
 pytestmark = pytest.mark.docker
 
@@ -37,3 +39,14 @@ def test_an_image_that_is_not_smaller_is_refused(large_and_small: tuple[str, str
     large, small = large_and_small
     with pytest.raises(CourseError, match="is not smaller"):
         images.compare(small, large)
+
+
+def test_no_tool_leaves_its_cache_where_the_naive_image_copies_everything() -> None:
+    """It would be measured as if a learner had put it there."""
+    folder = str(SERVER.relative_to(CHECKOUT))
+    listed = shell.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", folder],
+        show=False,
+        cwd=CHECKOUT,
+    ).stdout
+    assert [line for line in listed.splitlines() if not line.endswith("/__pycache__/")] == []

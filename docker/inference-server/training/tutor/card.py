@@ -12,9 +12,8 @@ from typing import Any
 from corpus import UNKNOWN, load
 
 FROM_SCRATCH = "From scratch."
-FROM_BEFORE = (
-    "The last run goes on from version {before}, whose folder is its CHECKPOINT-{before}, with many more questions."
-)
+FROM_BEFORE = "The last run goes on from version {before}, whose folder it begins from, with many more questions."
+CHANGED = " They made this version at revision {revision}; the code and the text have changed since."
 LABELS = ", and on which entry is asked for, by a head that is left out of the saved model"
 COUNTS = " with {questions:,} training questions, {outside:,} outside questions and {readings} passage questions"
 
@@ -78,7 +77,10 @@ def main() -> None:
             if e["trained_on_this_data"]
             else "",
             passage_words=round(sum(lengths) / len(lengths)),
-            command="\n".join(r["command"] for r in t["runs"]),
+            command=t["runs"][-1]["command"].replace(
+                f"--begin CHECKPOINT-{len(t['runs']) - 1}", f"--begin ../../models/tutor/{int(folder.name) - 1}"
+            ),
+            changed=CHANGED.format(revision=t["revision"]) if "revision" in t else "",
             torch=t["versions"]["torch"],
             transformers=version("transformers"),
         )
