@@ -1,7 +1,8 @@
 """The slot loop without HTTP, in one process: what our server could reach at best. Run by its path, with the server's package at hand.
 
-`python bare_engine.py REPOSITORY BODIES FIRST IN_FLIGHT WARM_UP SECONDS THREADS` reads OpenAI chat requests, a line each, and serves
-them from a queue: chat template, tokenizer, prefill, tokens, text. Prints one line of JSON. It is the program that the others are
+`python bare_engine.py REPOSITORY BODIES FIRST IN_FLIGHT WARM_UP SECONDS INSTANCES` reads OpenAI chat requests, a line each, and
+serves them from a queue: chat template, tokenizer, prefill, tokens, text. INSTANCES is `2x1` for two models side by side, each on a
+thread of its own and computing with one, or `1x2` for one that computes with two. Prints one line of JSON. It is the program that the others are
 measured by, so it has nothing that a request does not need.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,17 @@ from inference_server.models import find_models
 
 LONGEST = 512
 DECODE_STEPS = 200
+
+
+class Shared(Iterator[Any]):
+    """An iterator that several threads draw from."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items, self._lock = items, threading.Lock()
+
+    def __next__(self) -> Any:
+        with self._lock:
+            return next(self._items)
 
 
 class Request:
@@ -39,12 +53,16 @@ class Request:
         return self.left == 0
 
 
-def serve(
-    model: OnnxSlots, tokenizer: ChatTokenizer, queue: Iterator[Any], slots: int, seconds: float
-) -> dict[str, Any]:
+Part = tuple[list[float], list[float], int]
+"""Milliseconds of whole answers, those to first tokens, and tokens."""
+
+
+def serve(model: OnnxSlots, tokenizer: ChatTokenizer, queue: Iterator[Any], slots: int, seconds: float) -> Part:
     """Keeps ``slots`` requests in flight until the time is up. As with wrk, those that have ended by then count."""
     running: list[Request] = []
-    whole, firsts, tokens = [], [], 0
+    whole: list[float] = []
+    firsts: list[float] = []
+    tokens = 0
     end = time.perf_counter() + seconds
 
     def finish(request: Request) -> int:
@@ -75,10 +93,28 @@ def serve(
                     model.move(top, slot)
                     running[slot] = running[top]
                 running.pop()
+    return whole, firsts, tokens
+
+
+def together(
+    models: list[OnnxSlots], tokenizer: ChatTokenizer, queue: Iterator[Any], slots: list[int], seconds: float
+) -> dict[str, Any]:
+    """``serve`` on each model at once, from one queue."""
+    parts: list[Part] = []
+    threads = [
+        threading.Thread(target=lambda pair=pair: parts.append(serve(pair[0], tokenizer, queue, pair[1], seconds)))
+        for pair in zip(models, slots, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    whole = [ms for part in parts for ms in part[0]]
+    firsts = [ms for part in parts for ms in part[1]]
     return {
         "seconds": seconds,
         "requests": len(whole),
-        "tokens": tokens,
+        "tokens": sum(part[2] for part in parts),
         "failed": 0,
         "p50_ms": float(np.quantile(whole or [np.nan], 0.5)),
         "p99_ms": float(np.quantile(whole or [np.nan], 0.99)),
@@ -86,29 +122,36 @@ def serve(
     }
 
 
-def decode_only(model: OnnxSlots, slots: int) -> float:
+def decode_only(models: list[OnnxSlots], slots: list[int]) -> float:
     """Tokens a second of full slots that take steps and do nothing else."""
-    for slot in range(slots):
-        model.prefill(slot, list(range(3, 35)))
-    tokens = [5] * slots
-    for _ in range(5):
-        model.step(tokens)
+
+    def steps(model: OnnxSlots, count: int) -> None:
+        tokens = [5] * count
+        for _ in range(DECODE_STEPS):
+            tokens = model.step(tokens).argmax(-1).tolist()
+
+    for model, count in zip(models, slots, strict=True):
+        for slot in range(count):
+            model.prefill(slot, list(range(3, 35)))
     started = time.perf_counter()
-    for _ in range(DECODE_STEPS):
-        tokens = model.step(tokens).argmax(-1).tolist()
-    return DECODE_STEPS * slots / (time.perf_counter() - started)
+    with ThreadPoolExecutor(len(models)) as threads:
+        list(threads.map(steps, models, slots))
+    return DECODE_STEPS * sum(slots) / (time.perf_counter() - started)
 
 
 def main() -> None:
-    repository, file, first, slots, warm_up, seconds, threads = sys.argv[1:]
+    repository, file, first, in_flight, warm_up, seconds, shape = sys.argv[1:]
+    instances, threads = map(int, shape.split("x"))
     spec = next(spec for spec in find_models(Path(repository), "onnx") if spec.kind == "generate")
     bodies = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    model = OnnxSlots(spec, int(slots), int(threads), LONGEST)
+    instances = min(instances, int(in_flight))
+    slots = [int(in_flight) // instances] * instances
+    models = [OnnxSlots(spec, each, threads, LONGEST) for each in slots]
     tokenizer = ChatTokenizer(spec.folder)
-    queue = itertools.islice(itertools.cycle(bodies), int(first) % len(bodies), None)
-    serve(model, tokenizer, queue, int(slots), float(warm_up))
-    found = serve(model, tokenizer, queue, int(slots), float(seconds))
-    found["decode_only_tokens_per_s"] = decode_only(model, int(slots))
+    queue = Shared(itertools.islice(itertools.cycle(bodies), int(first) % len(bodies), None))
+    together(models, tokenizer, queue, slots, float(warm_up))
+    found = together(models, tokenizer, queue, slots, float(seconds))
+    found["decode_only_tokens_per_s"] = decode_only(models, slots)
     print("RESULT", json.dumps(found))
 
 

@@ -140,7 +140,7 @@ class _Bench:
         self.client_shares: dict[Task, list[float]] = defaultdict(list)
         self.orders: list[list[str]] = []
         self.first = 0
-        self.bare_threads = str(max(1, len(self.cpus) - 1))  # as our server has by default
+        self.bare_shape = f"{len(self.cpus)}x1"  # as our server has by default
 
     def invite(self, only: list[str] | None) -> None:
         """Ours, and the peers that can be had."""
@@ -166,10 +166,10 @@ class _Bench:
         if not self.plan.tune:
             return
         bare_rates: dict[str, int] = {}
-        for threads in dict.fromkeys((len(self.cpus), max(1, len(self.cpus) - 1))):
-            self.bare_threads = str(threads)
-            bare_rates[self.bare_threads] = self.bare(self.same, CLIENTS, _TUNING_SECONDS)["tokens"]
-        self.bare_threads = max(bare_rates, key=lambda threads: bare_rates[threads])
+        for shape in dict.fromkeys((f"{len(self.cpus)}x1", f"1x{len(self.cpus)}")):
+            self.bare_shape = shape
+            bare_rates[shape] = self.bare(self.same, CLIENTS, _TUNING_SECONDS)["tokens"]
+        self.bare_shape = max(bare_rates, key=lambda shape: bare_rates[shape])
         for name, contestant in self.servers.items():
             rates = {}
             for number, variant in enumerate(contestant.variants if len(contestant.variants) > 1 else ()):
@@ -201,7 +201,7 @@ class _Bench:
 
     def bare_round(self) -> None:
         entry = self.entries["bare_engine"]
-        entry.settings = {"THREADS": self.bare_threads, "SLOTS": str(CLIENTS)}
+        entry.settings = {"INSTANCES": self.bare_shape, "SLOTS": str(CLIENTS)}
         seconds = self.plan.seconds
         found = self.bare(self.same, CLIENTS, seconds)
         entry.add("tokens_per_s", found["tokens"] / found["seconds"])
@@ -359,7 +359,7 @@ class _Bench:
         kind = "mixed" if texts is self.mixed else "same"
         bodies = self.bodies(contestants.ours(self.repository), texts, kind)
         repository, first = self.repository / "models", self.skip()
-        arguments = [_BARE, repository, bodies, first, in_flight, self.plan.warm_up, seconds, self.bare_threads]
+        arguments = [_BARE, repository, bodies, first, in_flight, self.plan.warm_up, seconds, self.bare_shape]
         command = [*contestants.pinned(self.cpus), sys.executable, *map(str, arguments)]
         done = subprocess.run(
             command,

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from inference_server.errors import RequestError, StartError
@@ -69,11 +70,11 @@ class Keys:
 
     def _refresh(self) -> None:
         """Read the file again if it is another one now; while it can't be read or is wrong, the keys of before go on."""
-        stamp = self._look()
-        if stamp is None or stamp == self._stamp:
+        found = self._look()
+        if found is None or found == self._stamp:
             return
         with self._lock:
-            self._stamp = stamp
+            self._stamp = found
             try:
                 self._keys = self._with_file()
             except StartError as error:
@@ -82,13 +83,9 @@ class Keys:
                 log.info("API keys read again", extra={"fields": {"keys": len(self._keys)}})
 
     def _look(self) -> tuple[int, ...] | None:
-        if self._file is None:
-            return None
-        try:
-            about = self._file.stat()
-        except OSError:
-            return None
-        return about.st_mtime_ns, about.st_size, about.st_ino, about.st_dev
+        with suppress(OSError):
+            return stamp(self._file) if self._file else None
+        return None
 
     def _with_file(self) -> dict[bytes, str]:
         assert self._file
@@ -98,6 +95,12 @@ class Keys:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is not UTF-8"
             raise StartError(f"API_KEYS_FILE={self._file} can't be read: {reason}.") from None
         return {**self._given, **_parse(lines, f"API_KEYS_FILE={self._file}")}
+
+
+def stamp(file: Path) -> tuple[int, ...]:
+    """What changes when a file does, or when a link on the way to it leads elsewhere. Raises OSError."""
+    about = file.stat()
+    return about.st_mtime_ns, about.st_size, about.st_ino, about.st_dev
 
 
 def bearer(headers: dict[bytes, bytes]) -> bytes | None:

@@ -61,9 +61,20 @@ class Settings:
     upstream_key_file: str = _setting("", "File with the key it wants; read again when it changes.")
     upstream_timeout_seconds: float = _setting(60.0, "Longest silence of it before and within an answer.", low=0.1)
     engine_threads: int = _setting(
-        0, "Threads a model computes with; 0: the container's CPUs less one for HTTP, 1 to 4.", low=0, high=256
+        0,
+        "Threads a model computes with; 0: as many as the container has CPUs, up to 4 for a model of at most 32 MB; for a larger one all, "
+        "and from 3 on one less, for HTTP.",
+        low=0,
+        high=256,
     )
-    slots: int = _setting(16, "Texts that one model generates at the same time; others wait.", low=1, high=256)
+    instances: int = _setting(
+        0,
+        "Copies of a text model that share these threads, the slots and the queue; 0: one a thread for a model of at most 32 MB, "
+        "else one.",
+        low=0,
+        high=64,
+    )
+    slots: int = _setting(32, "Texts that one model generates at the same time; others wait.", low=1, high=256)
     max_queue: int = _setting(256, "Requests that may wait for a slot; one more gets 429.", low=0, high=100_000)
     max_body_bytes: int = _setting(1_048_576, "Largest request body; above it 413.", low=1)
     max_prompt_tokens: int = _setting(1024, "Longest prompt, after the chat template; above it 422.", low=1)

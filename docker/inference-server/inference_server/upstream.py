@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from inference_server.errors import ModelRefused
+from inference_server.keys import stamp
 from inference_server.models import ModelSpec
 from inference_server.settings import Settings
 
@@ -53,11 +54,10 @@ class UpstreamKey:
 
     def _read(self, file: Path) -> None:
         try:
-            about = file.stat()
-            stamp = (about.st_mtime_ns, about.st_size, about.st_ino, about.st_dev)
-            if stamp == self._stamp:
+            found = stamp(file)
+            if found == self._stamp:
                 return
-            self._stamp = stamp
+            self._stamp = found
             key = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import MODELS, wait_for
+from inference_server import engines
 from inference_server.engines.base import Sampling, Usage
 from inference_server.engines.chat import ChatTokenizer
 from inference_server.engines.generate import GenerateEngine
@@ -24,13 +25,15 @@ QUESTIONS = [
 ]
 
 
-def build(slots: int = 4, endless: bool = False, **settings: float) -> GenerateEngine:
+def build(slots: int = 4, endless: bool = False, instances: int = 1, **settings: float) -> GenerateEngine:
     """The tutor; ``endless`` takes its end token away, so that every answer runs to its limit."""
-    model = OnnxSlots(find_models(TUTOR)[0], slots, 2, 1024)
+    models = [OnnxSlots(find_models(TUTOR)[0], slots // instances, 2 // instances, 1024) for _ in range(instances)]
     tokenizer = ChatTokenizer(TUTOR)
     if endless:
-        model.eos_ids, tokenizer.eos_id = frozenset(), None
-    return GenerateEngine("tutor:1", model, tokenizer, Settings(slots=slots, **settings))  # type: ignore[arg-type]
+        tokenizer.eos_id = None
+        for model in models:
+            model.eos_ids = frozenset()
+    return GenerateEngine("tutor:1", [*models], tokenizer, Settings(slots=slots, **settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +43,9 @@ def engine() -> Iterator[GenerateEngine]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def endless() -> Iterator[GenerateEngine]:
-    made = build(endless=True)
+@pytest.fixture(scope="module", params=[1, 2], ids=["one instance", "two instances"])
+def endless(request: pytest.FixtureRequest) -> Iterator[GenerateEngine]:
+    made = build(endless=True, instances=request.param)
     yield made
     made.close()
 
@@ -96,6 +99,66 @@ def test_a_whole_answer_comes_in_two_pieces(endless: GenerateEngine) -> None:
     )
     assert len(whole) == 2 < len(streamed) == len(with_logprobs)
     assert "".join(whole) == "".join(streamed) == "".join(with_logprobs)
+
+
+def test_answers_of_one_request_may_come_from_several_instances(endless: GenerateEngine) -> None:
+    """Whoever ends last: nothing of the others is lost, and the last piece counts all."""
+    prompts = [[{"role": "user", "content": question}] for question in QUESTIONS[:4]]
+    sampling = Sampling(max_tokens=12, n=2, temperature=1, seed=3, whole=True)
+
+    async def all_of_it() -> tuple[list[str], list[str | None], Usage | None]:
+        texts = [""] * 8
+        ends: list[str | None] = [None] * 8
+        usage: Usage | None = None
+        async for delta in await endless.generate([*prompts], sampling):
+            assert usage is None
+            texts[delta.index] += delta.text
+            ends[delta.index] = delta.finish
+            usage = delta.usage
+        return texts, ends, usage
+
+    seen = [asyncio.run(all_of_it()) for _ in range(10)]
+    assert seen == [seen[0]] * 10
+    _, ends, usage = seen[0]
+    assert ends == ["length"] * 8
+    assert usage
+    assert usage.completion_tokens == 8 * 12
+
+
+def test_instances_share_the_work() -> None:
+    made = build(endless=True, instances=2)
+
+    async def four() -> list[int]:
+        streams = [
+            await made.generate([[{"role": "user", "content": question}]], Sampling(max_tokens=400))
+            for question in QUESTIONS[:4]
+        ]
+        for stream in streams:
+            await anext(stream)
+        shares = [len(instance.running) for instance in made.instances]
+        for stream in streams:
+            await stream.aclose()
+        return shares
+
+    assert asyncio.run(four()) == [2, 2]
+    made.close()
+
+
+def test_a_small_model_gets_an_instance_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(**given: int) -> tuple[int, int]:
+        engine = engines.load(find_models(TUTOR)[0], Settings(**given))  # type: ignore[arg-type]
+        assert isinstance(engine, GenerateEngine)
+        engine.close()
+        assert sum(instance.model.slots for instance in engine.instances) == (given.get("slots") or 32)
+        return len(engine.instances), engine.instances[0].model._session.get_session_options().intra_op_num_threads  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(engines, "usable_cpus", lambda: 3)
+    assert count() == (3, 1)
+    assert count(slots=1) == (1, 3)
+    assert count(instances=1) == (1, 3)
+    assert count(engine_threads=4, instances=2) == (2, 2)
+    monkeypatch.setattr(engines, "SMALL", 1000)
+    assert count() == (1, 2)
 
 
 def test_stop_string(endless: GenerateEngine) -> None:
@@ -169,7 +232,7 @@ def test_a_dead_loop_is_seen_and_nobody_waits_for_it() -> None:
     def die(slot: int, ids: list[int]) -> None:
         raise SystemExit("sabotage")
 
-    made._model.prefill = die  # type: ignore[assignment]
+    made.instances[0].model.prefill = die  # type: ignore[assignment]
     with pytest.raises(RequestError, match="could not compute this answer"):
         ask(made, "Hello", Sampling())
     wait_for(lambda: not made.vitals().alive, 5)
@@ -180,13 +243,13 @@ def test_a_dead_loop_is_seen_and_nobody_waits_for_it() -> None:
 
 def test_a_stuck_loop_is_seen_and_forgiven() -> None:
     made = build(slots=1, endless=True, stall_seconds=1)
-    hold, real = threading.Event(), made._model.prefill
+    hold, real = threading.Event(), made.instances[0].model.prefill
 
     def stick(slot: int, ids: list[int]) -> object:
         hold.wait(20)
         return real(slot, ids)
 
-    made._model.prefill = stick  # type: ignore[assignment, method-assign]
+    made.instances[0].model.prefill = stick  # type: ignore[assignment, method-assign]
     asking = threading.Thread(target=ask, args=(made, "Hello", Sampling(max_tokens=2)))
     asking.start()
     wait_for(lambda: not made.vitals().alive, 10)
@@ -199,15 +262,15 @@ def test_a_stuck_loop_is_seen_and_forgiven() -> None:
 
 def test_a_failed_step_fails_its_requests_only() -> None:
     made = build(slots=2, endless=True)
-    real = made._model.step
+    real = made.instances[0].model.step
 
     def fail(tokens: list[int]) -> None:
         raise RuntimeError("sabotage")
 
-    made._model.step = fail  # type: ignore[assignment, method-assign]
+    made.instances[0].model.step = fail  # type: ignore[assignment, method-assign]
     with pytest.raises(RequestError, match="could not compute this answer"):
         ask(made, "Hello", Sampling())
-    made._model.step = real  # type: ignore[method-assign]
+    made.instances[0].model.step = real  # type: ignore[method-assign]
     assert ask(made, "Hello", Sampling(max_tokens=3))[2].completion_tokens == 3
     assert made.vitals().alive
     made.close()

@@ -100,7 +100,7 @@ def test_stop_and_seed(client: Any) -> None:
         ),
         ({"messages": []}, openai.BadRequestError, "messages: List should have at least 1 item"),
         ({"messages": [{"role": "robot", "content": "x"}]}, openai.BadRequestError, "messages.0.role: Input should be"),
-        ({"n": 17}, openai.BadRequestError, "n is 17 and this server gives at most 16 answers: ask for fewer."),
+        ({"n": 33}, openai.BadRequestError, "n is 33 and this server gives at most 32 answers: ask for fewer."),
         ({"top_logprobs": 3}, openai.BadRequestError, "top_logprobs needs logprobs: true beside it."),
         ({"logprobs": True, "top_logprobs": 21}, openai.BadRequestError, "top_logprobs: Input should be less than"),
         ({"tools": [{"type": "function"}]}, openai.BadRequestError, "does not support tools="),

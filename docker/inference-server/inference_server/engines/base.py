@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from inference_server.errors import RequestError
+
 Floats = npt.NDArray[np.float32]
 Prompt = list[dict[str, Any]] | str | list[int]
 """What a text engine continues: a chat (through the model's template), a plain text, or token ids as they are."""
@@ -35,6 +37,17 @@ class Sampling:
     n: int = 1
     logprobs: int | None = None
     whole: bool = False
+
+
+def require_few_tokens(wanted: int | None, most: int, name: str = "max_tokens", status: int = 422) -> None:
+    """Raise RequestError where more tokens are wanted than the server gives."""
+    if wanted is not None and wanted > most:
+        raise RequestError(
+            status,
+            f"{name} is {wanted} and this server gives at most {most}: ask for fewer.",
+            "max_tokens_too_large",
+            name,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from inference_server.engines.base import Floats
-from inference_server.engines.generate import SlotModel
+from inference_server.engines.instance import SlotModel
 from inference_server.errors import ModelRefused
 from inference_server.models import ModelSpec
 

@@ -16,11 +16,11 @@ class EngineLoop(abc.ABC):
     """Runs ``turn()`` again and again on one thread.
 
     One thread owns the session, so nothing about the model needs a lock. ``self.wake`` guards what other threads hand over. An idle
-    loop still turns every half second: a heartbeat that stops means trouble, busy or not.
+    loop still turns every half second: a heartbeat that stops means trouble, busy or not. Loops that share their work share ``wake``.
     """
 
-    def __init__(self, name: str, stall_seconds: float) -> None:
-        self.wake = threading.Condition()
+    def __init__(self, name: str, stall_seconds: float, wake: threading.Condition | None = None) -> None:
+        self.wake = wake or threading.Condition()
         self.closing = False
         self.batch_sizes: defaultdict[int, int] = defaultdict(int)
         self._stall_seconds = max(stall_seconds, 2 * IDLE_SECONDS)
@@ -63,12 +63,16 @@ class EngineLoop(abc.ABC):
 
     def close(self, why: str = STOPPING) -> None:
         """Ask the thread to end and wait for it, for at most two seconds."""
+        self.ask_to_end(why)
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+
+    def ask_to_end(self, why: str) -> None:
+        """The first half of ``close``."""
         self._end = why
         with self.wake:
             self.closing = True
             self.wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2)
 
     def _run(self) -> None:
         try:

@@ -28,7 +28,7 @@ def open_session(path: Path, threads: int, sha256: str | None = None) -> Any:
     options.log_severity_level = FATAL_ONLY
     try:
         with ExitStack() as held:
-            weights = {file.name: held.enter_context(_mapped(file)) for file in _weights_beside(path)}
+            weights = {file.name: held.enter_context(_mapped(file)) for file in weights_beside(path)}
             options.add_external_initializers_from_files_in_memory(
                 list(weights), list(weights.values()), [len(content) for content in weights.values()]
             )
@@ -42,7 +42,7 @@ def open_session(path: Path, threads: int, sha256: str | None = None) -> Any:
         ) from None
 
 
-def _weights_beside(path: Path) -> list[Path]:
+def weights_beside(path: Path) -> list[Path]:
     """The files with the weights of a model that is larger than one protobuf may be: model.onnx.data, or one a tensor."""
     files = (file for file in path.parent.iterdir() if file.suffix == ".data" or file.name.startswith(f"{path.name}."))
     return sorted(file for file in files if file.is_file() and file.stat().st_size)

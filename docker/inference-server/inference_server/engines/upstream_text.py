@@ -17,11 +17,12 @@ from typing import Any
 
 import httpx2
 
-from inference_server import clients, tracing
-from inference_server.engines.base import STOPPING, Delta, Prompt, Sampling, Usage, Vitals
+from inference_server import tracing
+from inference_server.engines import waiting
+from inference_server.engines.base import STOPPING, Delta, Prompt, Sampling, Usage, Vitals, require_few_tokens
 from inference_server.engines.breaker import Breaker
-from inference_server.engines.fair import FairQueue, Pace
 from inference_server.engines.upstream_events import Answers, Trouble, down, refusal, silent
+from inference_server.engines.waiting import Line
 from inference_server.errors import RequestError
 from inference_server.models import ModelSpec
 from inference_server.settings import Settings
@@ -35,16 +36,12 @@ END_SECONDS = 1.0  # for the end of a reply whose last event is there
 ASK_AGAIN_SECONDS = 1.0
 
 
-class Job:
-    """One request of a client: the mailbox it reads, and its prompts upstream."""
+class Job(waiting.Job["Ask"]):
+    """One request of a client: its prompts upstream."""
 
     def __init__(self) -> None:
-        self.client = clients.current.get()
+        super().__init__()
         self.traceparent = tracing.current.get()
-        self.asks: list[Ask] = []
-        self.left = 0
-        self.usage = Usage(0, 0)
-        self.mailbox: asyncio.Queue[Delta | RequestError] = asyncio.Queue()
 
     def end(self, ask: "Ask", last: list[Delta]) -> None:
         """One prompt has all its answers; the last of all carries what they took together."""
@@ -68,7 +65,7 @@ class Ask:
         self.cost = body["max_tokens"] * n
         self.path = "completions" if isinstance(prompt, str) else "chat/completions"
         self.content = json.dumps(body).encode()
-        self._shape = not isinstance(prompt, str), n, len(job.asks) * n
+        self._shape = not isinstance(prompt, str), n, len(job.pieces) * n
         self.answers = Answers(*self._shape)
         self.begun = False  # something was passed on, which nobody can unsay
         self.task: asyncio.Task[None] | None = None
@@ -92,8 +89,7 @@ class UpstreamText:
         self._client = httpx2.AsyncClient(**client_options(settings), headers={"Accept-Encoding": "identity"})
         self._breaker = Breaker()
         self._watcher: asyncio.Task[None] | None = None
-        self._queue: FairQueue[Ask] = FairQueue()
-        self._pace = Pace()
+        self._queue: Line[Ask] = Line(settings.max_queue + settings.slots)
         self._running = 0
         self._closed = ""
 
@@ -101,17 +97,15 @@ class UpstreamText:
         """See ``base.Generate``. Nothing is sent yet that could fail: the first piece tells."""
         job = Job()
         for prompt in prompts:
-            job.asks.append(Ask(job, prompt, self._body(prompt, sampling), sampling.n))
-        job.left = len(job.asks)
+            job.pieces.append(Ask(job, prompt, self._body(prompt, sampling), sampling.n))
+        job.left = len(job.pieces)
         if self._closed:
             raise RequestError(503, f"The model can't be asked any more: {self._closed}.", "engine_down")
         if self._breaker.open:
             raise down(self._breaker.seconds)
-        self._make_room(job)
-        for ask in job.asks:
-            self._queue.push(ask)
+        self._queue.enter(job, self._running)
         self._admit()
-        return self._stream(job)
+        return job.read(self._settings.request_timeout_seconds, lambda: self._leave(job))
 
     def text_of(self, prompt: Prompt) -> str:
         """See ``base.Generate``."""
@@ -131,13 +125,7 @@ class UpstreamText:
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         """The request upstream, with fields that mean something only. Raises RequestError."""
         most = self._settings.max_new_tokens
-        if sampling.max_tokens is not None and sampling.max_tokens > most:
-            raise RequestError(
-                422,
-                f"max_tokens is {sampling.max_tokens} and this server gives at most {most}: ask for fewer.",
-                "max_tokens_too_large",
-                "max_tokens",
-            )
+        require_few_tokens(sampling.max_tokens, most)
         chat = not isinstance(prompt, str)
         if not prompt:
             raise RequestError(
@@ -166,30 +154,12 @@ class UpstreamText:
         }
         return body | {name: value for name, (value, nothing) in asked.items() if value != nothing}
 
-    def _make_room(self, job: Job) -> None:
-        """Places for a job's prompts, if need be those of the newest job of whoever holds more than that. Raises RequestError 429."""
-        wanted = len(job.asks)
-        places = self._settings.max_queue + self._settings.slots
-        if wanted > places:
-            raise RequestError(
-                422, f"This asks for {wanted} texts at once, more than may wait here: ask for fewer.", "too_many_texts"
-            )
-        while len(self._queue) + self._running + wanted > places:
-            error = self._full(job.client)
-            newest = self._queue.crowder(job.client, wanted)
-            if newest is None:
-                raise error
-            self._queue.drop(newest.client, set(newest.job.asks))
-            newest.job.mailbox.put_nowait(self._full(newest.client))
-
-    def _full(self, client: str) -> RequestError:
-        seconds = self._pace.seconds(self._queue.ahead(client), time.monotonic())
-        return RequestError(
-            429,
-            f"{len(self._queue)} requests already wait for this model: try again in {seconds} s.",
-            "queue_full",
-            retry_after=seconds,
-        )
+    def _leave(self, job: Job) -> None:
+        """Nobody reads any more: end its requests upstream, whatever they are at."""
+        self._queue.drop(job.client, set(job.pieces))
+        for ask in job.pieces:
+            if ask.task:
+                ask.task.cancel()
 
     def _admit(self) -> None:
         """Begin what there are slots for."""
@@ -201,32 +171,10 @@ class UpstreamText:
     def _over(self, ask: Ask) -> None:
         self._running -= 1
         self._queue.done(ask, ask.answers.usage.completion_tokens)
-        self._pace.ended(time.monotonic())
+        self._queue.pace.ended(time.monotonic())
         self._admit()
         if not self._running:
-            self._pace.rest()
-
-    async def _stream(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """The mailbox as a stream; leaving it early, for whatever reason, ends the requests upstream."""
-        limit = self._settings.request_timeout_seconds
-        late = RequestError(
-            504, f"The answer took longer than {limit:g} s: ask for fewer tokens, or come back later.", "timeout"
-        )
-        timer = asyncio.get_running_loop().call_later(limit, job.mailbox.put_nowait, late)
-        try:
-            while True:
-                delta = await job.mailbox.get()
-                if isinstance(delta, RequestError):
-                    raise delta
-                yield delta
-                if delta.usage:
-                    return
-        finally:
-            timer.cancel()
-            self._queue.drop(job.client, set(job.asks))
-            for ask in job.asks:
-                if ask.task:
-                    ask.task.cancel()
+            self._queue.pace.rest()
 
     async def _run(self, ask: Ask) -> None:
         """One prompt from its turn to its end; what goes wrong goes to the mailbox."""

@@ -16,7 +16,7 @@ from inference_server import traffic
 from inference_server.answers import STOPS, WHOLE
 from inference_server.contracts.connection import while_connected
 from inference_server.contracts.responses import EVENT, Json, answered_as
-from inference_server.engines.base import Delta, Prompt, Sampling, TokenLogprob, Usage
+from inference_server.engines.base import Delta, Prompt, Sampling, TokenLogprob, Usage, require_few_tokens
 from inference_server.errors import RequestError
 from inference_server.registry import TextModel
 from inference_server.serving import answered_by, serving
@@ -92,14 +92,7 @@ class Completion(BaseModel):
         """Raise RequestError 400 for a field that is asked for and can't be had."""
         slots, most = settings.slots, settings.max_new_tokens
         for name in ("max_tokens", "max_completion_tokens"):
-            wanted = getattr(self, name, None) or 0
-            if wanted > most:
-                raise RequestError(
-                    400,
-                    f"{name} is {wanted} and this server gives at most {most}: ask for fewer.",
-                    "max_tokens_too_large",
-                    name,
-                )
+            require_few_tokens(getattr(self, name, None), most, name, status=400)
         for name, value in (self.model_extra or {}).items():
             harmless, instead = self.unsupported.get(name, ((value,), ""))
             if value is not None and value not in harmless:

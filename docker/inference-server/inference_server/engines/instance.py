@@ -1,0 +1,279 @@
+"""One copy of a text model: a thread that lets sequences join and leave a running batch, whatever computes the logits."""
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from inference_server.engines import waiting
+from inference_server.engines.base import Delta, Floats, Sampling, Usage
+from inference_server.engines.chat import ChatTokenizer
+from inference_server.engines.loop import EngineLoop
+from inference_server.engines.sampling import Logprobs, Sampler, StopFilter
+from inference_server.engines.waiting import Line
+from inference_server.errors import RequestError
+
+log = logging.getLogger("inference_server.engine")
+ADMIT_A_TURN = (
+    4  # prompts taken in between two steps: more would let a crowd of newcomers stall those who are being answered
+)
+NOTHING = Delta("")  # is told nobody
+
+
+class SlotModel(Protocol):
+    """What computes logits. Slots 0 to n - 1 are busy, so ``step`` gets one token for each of those."""
+
+    slots: int
+    context: int
+    eos_ids: frozenset[int]
+
+    def prefill(self, slot: int, ids: list[int]) -> Floats:
+        """Logits after a prompt that now lies in ``slot``."""
+
+    def step(self, tokens: list[int]) -> Floats:
+        """Logits of each busy slot after one more token."""
+
+    def move(self, source: int, target: int) -> None:
+        """Copy one slot over another."""
+
+
+class Job(waiting.Job["Sequence"]):
+    """One request for one or more prompts, each with as many sequences as it wants answers."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        super().__init__()
+        self.sampling = sampling
+        self.cancelled = False
+
+    def ask(self, ids: list[int], limit: int, tokenizer: ChatTokenizer, after: list[int] | None) -> None:
+        """Add a prompt."""
+        self.usage = Usage(self.usage.prompt_tokens + len(ids), 0)
+        for choice in range(self.sampling.n):
+            self.pieces.append(Sequence(self, choice, ids, limit, tokenizer, after))
+        self.left = len(self.pieces)
+
+    def receive(self, letter: Delta | RequestError) -> None:
+        """Put a letter in the mailbox, on the event loop's thread: answers may come from several instances, and the last one counts all."""
+        if isinstance(letter, Delta) and letter.usage:
+            self.left -= 1
+            self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens + letter.usage.completion_tokens)
+            letter = replace(letter, usage=None if self.left else self.usage)
+        self.mailbox.put_nowait(letter)
+
+
+class Sequence:
+    """One answer on its way through the loop."""
+
+    def __init__(
+        self, job: Job, choice: int, ids: list[int], limit: int, tokenizer: ChatTokenizer, after: list[int] | None
+    ) -> None:
+        sampling = job.sampling
+        self.job = job
+        self.client = job.client
+        self.index = len(job.pieces)
+        self.ids = ids
+        self.limit = limit
+        self.cost = limit if choice else limit + len(ids)
+        self.sampler = Sampler(sampling, choice)
+        self.produced = 0
+        self.token = 0
+        self._words = tokenizer.words(after)
+        self._stops = StopFilter(sampling.stop)
+        self._logprobs = None if sampling.logprobs is None else Logprobs(sampling.logprobs, tokenizer.token_bytes)
+        self._whole = sampling.whole and self._logprobs is None
+        self._begun = False
+        self._kept: list[str] = []  # of a whole answer, what came after its first piece
+
+    def used(self) -> int:
+        """Tokens it really took, of the ``cost`` it might have."""
+        return self.cost - self.limit + self.produced
+
+    def take(self, token: int, logits: Floats, eos_ids: frozenset[int]) -> Delta:
+        """Count a new token in; the delta it makes, the last one if the answer ends here."""
+        self.token = token
+        if token in eos_ids:
+            return self._last("", "stop")
+        self.produced += 1
+        piece = self._words.feed(token)
+        if self._logprobs:
+            self._logprobs.add(logits, token, piece)
+        text, stopped = self._stops.feed(piece)
+        if stopped:
+            return self._last(text, "stop", flush=False)
+        if self.produced >= self.limit:
+            return self._last(text, "length")
+        if self._logprobs:
+            return Delta(text, None, None, self.index, self._logprobs.release(text))
+        if self._whole and self._begun:
+            self._kept.append(text)
+            return NOTHING
+        self._begun = bool(text)
+        return Delta(text, None, None, self.index)
+
+    def _last(self, text: str, finish: str, flush: bool = True) -> Delta:
+        text = "".join(self._kept) + text + (self._stops.flush() if flush else "")
+        logprobs = self._logprobs.release(text, everything=flush) if self._logprobs else ()
+        return Delta(text, finish, Usage(0, self.produced), self.index, logprobs)
+
+
+class Instance(EngineLoop):
+    """Continuous batching over any SlotModel: newcomers join between two steps, whoever is done frees its slot at once.
+
+    Args:
+        queue: where its work waits, which other instances take from as well.
+        wake: guards the queue; notified when something was put in.
+        eos: tokens that end an answer.
+        everybody: what each instance runs, this one from now on too: only the least busy takes more. (Not the instances themselves: such a
+            circle would keep a model that was replaced in memory until the next round of garbage collection.)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: SlotModel,
+        eos: frozenset[int],
+        queue: "Line[Sequence]",
+        wake: threading.Condition,
+        everybody: "list[list[Sequence]]",
+        stall_seconds: float,
+    ) -> None:
+        super().__init__(name, stall_seconds, wake)
+        self.model = model
+        self.running: list[Sequence] = []
+        self._eos = eos
+        self._queue = queue
+        self._everybody = everybody
+        everybody.append(self.running)
+        self._letters: list[tuple[Job, Delta | RequestError]] = []
+
+    def turn(self) -> bool:
+        """Drop who left, take in who waits, advance everybody by one token, send the post."""
+        for slot in reversed(range(len(self.running))):
+            if self.running[slot].job.cancelled:
+                self._free(slot)
+        self._admit()
+        if self.running:
+            self._advance()
+        else:
+            self._queue.pace.rest()
+        self._send()
+        return bool(self.running)
+
+    def _admit(self) -> None:
+        for _ in range(ADMIT_A_TURN):
+            with self.wake:
+                busy = len(self.running)
+                sequence = (
+                    self._queue.pop() if busy < self.model.slots and busy <= min(map(len, self._everybody)) else None
+                )
+            if sequence is None:
+                return
+            if sequence.job.cancelled:
+                self._over(sequence)
+                continue
+            slot = len(self.running)
+            try:
+                logits = self.model.prefill(slot, sequence.ids)
+            except BaseException as error:
+                self._over(sequence)
+                self._letters.append((sequence.job, _failed()))
+                if not isinstance(error, Exception):
+                    raise  # the loop dies; this sequence is in no list any more and had to be told here
+                log.exception("a prompt could not be run")
+                continue
+            self._join(sequence, logits)
+            while sibling := self._sibling(sequence):
+                if len(self.running) != slot:
+                    self.model.move(slot, len(self.running))
+                self._join(sibling, logits)
+
+    def _sibling(self, sequence: Sequence) -> Sequence | None:
+        """The next answer to the same prompt, which needs no prefill of its own, while there is a slot for it."""
+        if sequence.job.sampling.n == 1 or len(self.running) >= self.model.slots:
+            return None
+        with self.wake:
+            return self._queue.pop_after(sequence, lambda other: other.ids is sequence.ids)
+
+    def _join(self, sequence: Sequence, logits: Floats) -> None:
+        """First token after the prompt; then it runs, unless that was all."""
+        if self._give(sequence, logits):
+            self.running.append(sequence)
+        else:
+            self._over(sequence)
+
+    def _advance(self) -> None:
+        try:
+            with self.wake:
+                self.batch_sizes[len(self.running)] += 1
+            logits = self.model.step([sequence.token for sequence in self.running])
+        except Exception:
+            log.exception("a step could not be run")
+            self._letters += [(sequence.job, _failed()) for sequence in self.running]
+            while self.running:
+                self._over(self.running.pop())
+            return
+        best = logits.argmax(-1).tolist()  # in one go: most want just that, and what others do costs far more
+        for slot in reversed(range(len(self.running))):
+            if not self._give(self.running[slot], logits[slot], best[slot]):
+                self._free(slot)
+
+    def _give(self, sequence: Sequence, logits: Floats, best: int | None = None) -> bool:
+        """Draw the next token of one sequence, ``best`` being the most likely where that is known; False when that was its last."""
+        try:
+            delta = sequence.take(sequence.sampler.pick(logits, best), logits, self._eos)
+        except Exception:
+            log.exception("a token could not be drawn")
+            self._letters.append((sequence.job, _failed()))
+            return False
+        if delta.text or delta.finish:
+            self._letters.append((sequence.job, delta))
+        return delta.finish is None
+
+    def _free(self, slot: int) -> None:
+        """Take a sequence out; the last one moves into its place, so that the busy slots stay the first ones."""
+        over, last = self.running[slot], len(self.running) - 1
+        if slot != last:
+            self.model.move(last, slot)
+            self.running[slot] = self.running[last]
+        self.running.pop()
+        self._over(over)
+
+    def _over(self, sequence: Sequence) -> None:
+        """Settle its client's account."""
+        with self.wake:
+            self._queue.done(sequence, sequence.used() if sequence.produced else 0)
+            self._queue.pace.ended(time.monotonic())
+
+    def _send(self) -> None:
+        """Hand all letters to the event loop in one call: waking it once a token and client would cost more than the model."""
+        letters, self._letters = self._letters, []
+        for aio in {job.aio for job, _ in letters}:
+            own = [(job, letter) for job, letter in letters if job.aio is aio]
+            try:
+                aio.call_soon_threadsafe(_deliver, own)
+            except RuntimeError:  # that event loop is closed: nobody is left to read
+                log.debug("an answer came too late")
+
+    def has_work(self) -> bool:
+        return bool(self._queue or self.running)
+
+    def load(self) -> tuple[int, int]:
+        return len(self.running), len(self._queue)
+
+    def abandon(self, why: str) -> None:
+        with self.wake:
+            self.closing = True
+            left = {sequence.job for sequence in [*self.running, *self._queue.clear()]}
+            self.running.clear()
+        self._letters += [(job, RequestError(503, f"The answer was cut off: {why}.", "engine_down")) for job in left]
+        self._send()
+
+
+def _deliver(letters: list[tuple[Job, Delta | RequestError]]) -> None:
+    for job, letter in letters:
+        job.receive(letter)
+
+
+def _failed() -> RequestError:
+    return RequestError(500, "The model could not compute this answer; the server's log says why.", "engine_error")
