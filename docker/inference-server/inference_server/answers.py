@@ -4,7 +4,6 @@ A batch is a list of items. An item is a row of numbers, a text, a chat (a list 
 """
 
 import asyncio
-import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from inference_server.engines.base import Floats, Sampling, Usage
 from inference_server.errors import RequestError
+from inference_server.ids import new_id
 from inference_server.models import AnswerKind
 from inference_server.registry import ClassModel, TextModel
 
@@ -142,7 +142,7 @@ def class_answer(model: ClassModel, scores: Floats) -> dict[str, Any]:
     best = int(scores.argmax())
     exact = scores.tolist()
     return {
-        "prediction_id": uuid.uuid4().hex,
+        "prediction_id": new_id(),
         "predicted_class": model.engine.labels[best],
         "confidence": round(exact[best], 6),
         "probabilities": {label: round(score, 6) for label, score in zip(model.engine.labels, exact, strict=True)},
@@ -156,7 +156,7 @@ async def text_answer(model: TextModel, item: object, sampling: Sampling) -> tup
         text += delta.text
         finish, usage = delta.finish, delta.usage
     answer = {
-        "prediction_id": uuid.uuid4().hex,
+        "prediction_id": new_id(),
         "text": text,
         "finish_reason": finish,
         "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}

@@ -6,18 +6,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
-from inference_server import __version__, direct
+from inference_server import __version__
 from inference_server.access import Access
 from inference_server.contracts import oip, openai, ops, predict, sagemaker, vertex
+from inference_server.direct import Direct
 from inference_server.errors import RequestError
 from inference_server.middleware import BodyLimit, RequestContext
 from inference_server.openapi import document
 from inference_server.serving import Serving
 
 
-def create_app(serving: Serving) -> FastAPI:
-    """An app over ``serving``; loading the models is the caller's business."""
+def create_app(serving: Serving) -> ASGIApp:
+    """An app over ``serving``; loading the models is the caller's business. What stands around every request stands outside FastAPI."""
     app = FastAPI(
         title="inference-server",
         version=__version__,
@@ -29,16 +31,12 @@ def create_app(serving: Serving) -> FastAPI:
     app.include_router(vertex.routes(serving.settings))
     for contract in (ops, predict, openai, sagemaker, oip):
         app.include_router(contract.router)
-    if serving.settings.aip_predict_route != direct.ROUTE.path:  # there Vertex's shape is asked for, not ours
-        app.add_middleware(direct.Direct, reply=_reply)
-    app.add_middleware(BodyLimit, limit=serving.settings.max_body_bytes)
-    app.add_middleware(Access, serving=serving)
-    app.add_middleware(RequestContext, serving=serving)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.openapi = partial(document, app, serving)  # type: ignore[method-assign]
-    return app
+    answering = Direct(app, serving.settings, refuse=_reply)
+    return RequestContext(Access(BodyLimit(answering, serving.settings.max_body_bytes), serving), serving)
 
 
 def _reply(request: Request, error: RequestError) -> JSONResponse:

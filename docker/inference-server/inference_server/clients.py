@@ -1,5 +1,6 @@
 """Whose request this is: the name of its API key, else the address it came from, through proxies that are named."""
 
+import functools
 import ipaddress
 from contextvars import ContextVar
 
@@ -42,6 +43,7 @@ def address(peer: str, forwarded: list[str], trusted: tuple[Network, ...]) -> st
     return str(client) if client.version == 4 else str(ipaddress.ip_network((client, 64), strict=False))
 
 
+@functools.lru_cache(4096)
 def _parse(text: str) -> Address | None:
     """An address, perhaps with a port, as proxies write it."""
     if text.startswith("["):

@@ -1,54 +1,72 @@
-"""The busiest small request, POST /predict, answered without FastAPI's routing and dependencies, which cost it a third of its time.
+"""The busiest requests, answered without FastAPI's routing and dependencies.
 
-The route stays declared in contracts/predict.py: for the OpenAPI document, and for every body that is not plain, valid JSON, so that
-each error is worded in one place.
+The routes stay declared in contracts/: for the OpenAPI document, and for every body that is not plain, valid JSON, so that each error
+is worded in one place.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
+from typing import Any
 
-from pydantic import ValidationError
+from fastapi import FastAPI
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from inference_server.contracts.openai.chat import ChatRequest, chat
 from inference_server.contracts.predict import PredictRequest, predict
 from inference_server.errors import RequestError
+from inference_server.settings import Settings
 
-ROUTE = SimpleNamespace(path="/predict")  # what metrics, traces and log lines call it
 JSON = (b"content-type", b"application/json")
+Handler = Callable[[Any, Request], Awaitable[Response | dict[str, Any]]]
+
+
+def routes(settings: Settings) -> dict[str, tuple[type[BaseModel], Handler]]:
+    """Path to the body's model and what answers it."""
+    found: dict[str, tuple[type[BaseModel], Handler]] = {
+        "/predict": (PredictRequest, predict),
+        "/v1/chat/completions": (ChatRequest, chat),
+    }
+    found.pop(settings.aip_predict_route, None)  # there Vertex's shape is asked for, not ours
+    return found
 
 
 class Direct:
     """Stands behind every other middleware: the client is known and let in, and BodyLimit hands over the body in one message."""
 
-    def __init__(self, app: ASGIApp, reply: Callable[[Request, RequestError], Response]) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, refuse: Callable[[Request, RequestError], Response]) -> None:
         self._app = app
-        self._reply = reply
+        self._refuse = refuse
+        self._routes: Mapping[str, tuple[type[BaseModel], Handler, SimpleNamespace]] = {
+            path: (*pair, SimpleNamespace(path=path))  # what metrics, traces and log lines call the route
+            for path, pair in routes(settings).items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["path"] != ROUTE.path
-            or scope["method"] != "POST"
-            or JSON not in scope["headers"]
-        ):
+        found = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if found is None or JSON not in scope["headers"]:
             await self._app(scope, receive, send)
             return
+        model, handler, route = found
         whole = await receive()
         try:
-            asked = PredictRequest.model_validate_json(whole["body"])
+            body = model.model_validate_json(whole["body"])
         except ValidationError:
             await self._app(scope, _again(whole, receive), send)
             return
-        scope["route"] = ROUTE
+        scope.update(app=self._app, route=route)
         request = Request(scope, receive, send)
         try:
-            content = to_json(await predict(asked, request))
+            answer = await handler(body, request)
         except RequestError as error:
-            await self._reply(request, error)(scope, receive, send)
+            answer = self._refuse(request, error)
+        if isinstance(answer, Response):
+            await answer(scope, receive, send)
             return
+        content = to_json(answer)
         headers = [JSON, (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})

@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from functools import cache
 
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference_server import tracing, traffic
 from inference_server.errors import RequestError
+from inference_server.ids import new_id
 from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.access")
@@ -41,7 +41,7 @@ class RequestContext:
         sent = dict(scope["headers"])
         given = sent.get(b"x-request-id", b"").decode("latin-1")
         traffic.user_is(sent.get(b"x-user-id"))
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if REQUEST_ID.fullmatch(given) else new_id()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         trace = state["trace"] = tracing.begin(sent.get(b"traceparent"), serving.spans is not None)
@@ -66,7 +66,6 @@ class RequestContext:
             await send(message)
 
         number = serving.begin()
-        serving.metrics.http_running.set(serving.in_flight)
         try:
             if serving.phase is Phase.DRAINING and scope["path"] not in serving.probes:
                 error = RequestError(
@@ -84,7 +83,6 @@ class RequestContext:
                 await send_json(send_on, 500, error.body(scope["path"]))
         finally:
             serving.end(number)
-            serving.metrics.http_running.set(serving.in_flight)
             self._record(scope, status, time.perf_counter() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

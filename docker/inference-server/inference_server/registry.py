@@ -31,11 +31,9 @@ class LoadedModel:
         metrics.info.labels(*self.labels, spec.kind, spec.engine).set(1)
         metrics.loads.labels(*self.labels).inc()
         engine.batch_sizes = metrics.batch_sizes.of(*self.labels)
-        for series in (
-            metrics.requests,
-            metrics.seconds,
-        ):  # present from the start: a rate needs a zero to begin with
-            series.labels(*self.labels)
+        # Looked up once: by name it takes a lock and a tuple of strings each time. And present from the start: a rate needs a zero.
+        self._requests = metrics.requests.labels(*self.labels)
+        self._seconds = metrics.seconds.labels(*self.labels)
 
     @property
     def well(self) -> bool:
@@ -61,6 +59,10 @@ class TextModel(LoadedModel):
     def __init__(self, spec: ModelSpec, engine: Generate, metrics: Metrics) -> None:
         super().__init__(spec, engine, metrics)
         self.engine: Generate = engine
+        self._first_token = metrics.first_token.labels(*self.labels)
+        self._token_seconds = metrics.token_seconds.labels(*self.labels)
+        self._prompt_tokens = metrics.prompt_tokens.labels(*self.labels)
+        self._completion_tokens = metrics.completion_tokens.labels(*self.labels)
 
     def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """The answer to a chat as a stream."""
@@ -69,22 +71,21 @@ class TextModel(LoadedModel):
     async def complete(self, prompts: list[Prompt], sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """All answers as one stream; the first delta is awaited by whoever asks, so that an early error still gets its status code."""
         start = time.perf_counter()
-        metrics, labels = self.metrics, self.labels
-        metrics.requests.labels(*labels).inc()
+        self._requests.inc()
         first, whole = 0.0, False
         try:
             async with aclosing(await self.engine.generate(prompts, sampling)) as stream:
                 async for delta in stream:
                     if not first:
                         first = time.perf_counter()
-                        metrics.first_token.labels(*labels).observe(first - start)
+                        self._first_token.observe(first - start)
                     if delta.usage:
                         if delta.usage.completion_tokens > 1:
                             pace = (time.perf_counter() - first) / (delta.usage.completion_tokens - 1)
-                            metrics.token_seconds.labels(*labels).observe(pace)
-                        metrics.prompt_tokens.labels(*labels).inc(delta.usage.prompt_tokens)
-                        metrics.completion_tokens.labels(*labels).inc(delta.usage.completion_tokens)
-                        metrics.seconds.labels(*labels).observe(time.perf_counter() - start)
+                            self._token_seconds.observe(pace)
+                        self._prompt_tokens.inc(delta.usage.prompt_tokens)
+                        self._completion_tokens.inc(delta.usage.completion_tokens)
+                        self._seconds.observe(time.perf_counter() - start)
                         whole = True
                     yield delta
         except BaseException as error:
@@ -99,9 +100,6 @@ class ClassModel(LoadedModel):
     def __init__(self, spec: ModelSpec, engine: Predict, metrics: Metrics) -> None:
         super().__init__(spec, engine, metrics)
         self.engine: Predict = engine
-        # Children are looked up once: by name it takes a lock and a tuple of strings each time.
-        self._requests = metrics.requests.labels(*self.labels)
-        self._seconds = metrics.seconds.labels(*self.labels)
         self._counted: dict[int, Any] = {}
 
     async def classify(self, rows: Floats) -> Floats:
@@ -131,13 +129,13 @@ class EmbedModel(LoadedModel):
     async def embed(self, texts: list[str]) -> tuple[Floats, int]:
         """(vectors of length 1, one line a text; tokens read)."""
         start = time.perf_counter()
-        self.metrics.requests.labels(*self.labels).inc()
+        self._requests.inc()
         try:
             vectors, tokens = await self.engine.embed(texts)
         except BaseException as error:
             self.failed(error)
             raise
-        self.metrics.seconds.labels(*self.labels).observe(time.perf_counter() - start)
+        self._seconds.observe(time.perf_counter() - start)
         self.metrics.prompt_tokens.labels(*self.labels).inc(tokens)
         return vectors, tokens
 

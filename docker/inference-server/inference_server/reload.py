@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
@@ -73,9 +73,13 @@ def _until_there(serving: Serving, end: float, look: Callable[[], Found]) -> Fou
 
 
 class Reloader:
-    """Watches MODEL_PATH from a thread of its own; the swap itself happens on the event loop's."""
+    """Watches MODEL_PATH from a thread of its own; the swap itself happens on the event loop's.
 
-    def __init__(self, serving: Serving, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        models: those that were loaded first; what is in their files is read here, before anybody hears that the server is ready.
+    """
+
+    def __init__(self, serving: Serving, loop: asyncio.AbstractEventLoop, models: Iterable[Model]) -> None:
         self._serving = serving
         self._loop = loop
         self._settings = serving.settings
@@ -87,6 +91,8 @@ class Reloader:
         self._stopped = False
         self._retirements: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
+        for model in models:
+            self._remember(model)
 
     def start(self) -> None:
         """Begin to watch; call when the first models are loaded."""
@@ -108,8 +114,6 @@ class Reloader:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        for model in self._loaded().values():
-            self._remember(model)
         while not self._stopped:
             asked = self._asked.wait(self._settings.reload_seconds or None)
             self._asked.clear()

@@ -1,6 +1,7 @@
 """The process: bind, listen, load the models meanwhile, and leave politely on SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -110,13 +111,17 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
                 problem.append(StartError("a model could not be loaded because of a bug; the traceback is in the log."))
                 self.should_exit = True
             else:
-                self.loop.call_soon_threadsafe(self.loaded, registry, time.perf_counter() - start)
+                reloader = Reloader(serving, self.loop, registry.models)
+                # What was made until now stays. Garbage collection that walks through all of it stops every answer for 20 ms.
+                gc.collect()
+                gc.freeze()
+                self.loop.call_soon_threadsafe(self.loaded, registry, reloader, time.perf_counter() - start)
 
-        def loaded(self, registry: Registry, seconds: float) -> None:
+        def loaded(self, registry: Registry, reloader: Reloader, seconds: float) -> None:
             serving.loaded = registry
             if serving.phase is Phase.LOADING:
                 serving.phase = Phase.READY
-            self.reloader = Reloader(serving, self.loop)
+            self.reloader = reloader
             self.reloader.start()
             if settings.traffic_file:
                 self.traffic_file = TrafficFile(

@@ -49,6 +49,7 @@ class Serving:
     def __post_init__(self) -> None:
         """What the settings name is read here. Raises StartError."""
         settings = self.settings
+        self.metrics.http_running.set_function(lambda: len(self._running))
         self.probes = PROBES | {settings.aip_health_route} - {""}
         self.keys = Keys(settings.api_keys, settings.api_keys_file)
         self.proxies = read_networks(settings.trusted_proxies)

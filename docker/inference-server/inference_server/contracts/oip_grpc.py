@@ -7,7 +7,6 @@ import asyncio
 import logging
 import socket
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,6 +31,7 @@ from inference_server.contracts.tensors import (
     platform_of,
 )
 from inference_server.errors import RequestError
+from inference_server.ids import new_id
 from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.access")
@@ -87,7 +87,7 @@ class OpenInference:
         async def handle(stream: "Stream[Any, Any]") -> None:
             serving = self._serving
             start = time.perf_counter()
-            fields: dict[str, Any] = {"request_id": uuid.uuid4().hex, "method": "gRPC", "route": f"/{SERVICE}/{name}"}
+            fields: dict[str, Any] = {"request_id": new_id(), "method": "gRPC", "route": f"/{SERVICE}/{name}"}
             status = Status.CANCELLED
             number = serving.begin()
             try:

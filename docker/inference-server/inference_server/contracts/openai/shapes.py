@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from inference_server import traffic
 from inference_server.answers import STOPS, WHOLE
@@ -18,6 +18,7 @@ from inference_server.contracts.connection import while_connected
 from inference_server.contracts.responses import EVENT, Json, answered_as
 from inference_server.engines.base import Delta, Prompt, Sampling, TokenLogprob, Usage, require_few_tokens
 from inference_server.errors import RequestError
+from inference_server.ids import new_id
 from inference_server.registry import TextModel
 from inference_server.serving import answered_by, serving
 from inference_server.settings import Settings
@@ -162,7 +163,7 @@ async def answer(
 ) -> Response:
     """Ask the model and reply, whole or as server-sent events; ``model`` in the reply is name:version, the version that answered."""
     stream = model.complete(prompts, sampling if body.stream else replace(sampling, whole=True))
-    head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.spec.id}
+    head = {"id": f"{shape.prefix}-{new_id()}", "created": int(time.time()), "model": model.spec.id}
     if not body.stream:
         return JSONResponse(await while_connected(request, _whole(stream, head, shape, request)))
     # Wait for the first piece: a request that can't be run gets its status code, not a broken stream.
@@ -202,7 +203,7 @@ async def _events(
         chunk = {**head, "choices": choices}
         if with_usage:
             chunk["usage"] = _usage(usage)
-        return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+        return b"data: " + to_json(chunk) + b"\n\n"
 
     async with aclosing(stream):
         for choice in shape.opening():
@@ -217,7 +218,7 @@ async def _events(
                 delta = await anext(stream)
         except RequestError as error:  # too late for a status code: clients look for an error in the stream
             request.state.error_code = error.code
-            yield b"data: " + json.dumps(error.body()).encode() + b"\n\n"
+            yield b"data: " + to_json(error.body()) + b"\n\n"
             return
         request.state.usage = delta.usage
         if with_usage:
