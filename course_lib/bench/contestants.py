@@ -100,6 +100,7 @@ def peers(repository: Path, cpus: int) -> list[Contestant]:
             "BENTOML_HOME": str(repository / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
             "DO_NOT_TRACK": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
         },
         "folder": _PEERS,
     }
