@@ -18,9 +18,10 @@ from docker.models.containers import Container
 
 from course_lib import shell
 from course_lib.host import engine, environments
-from course_lib.images import server
+from course_lib.images import course_image, server
 from course_lib.images.course_image import SERVER
 from course_lib.images.engine_client import client
+from course_lib.ledger import LABEL
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 import onnxruntime
@@ -81,25 +82,34 @@ def digits() -> list[server.Sample]:
 
 
 @pytest.fixture(scope="module")
-def image(inference_image: str) -> Iterator[str]:
+def image() -> Iterator[str]:
     """The course's image under a name of this module's own: containers are known by it, and are gone when the module ends."""
     name = f"course-test/vendors:{os.urandom(4).hex()}"
-    shell.run(["docker", "tag", inference_image, name])
-    before = {network.name for network in client().networks.list()}
+    shell.run(["docker", "tag", course_image.ensure_inference_image(), name])
+    before = networks()
     yield name
     for container in containers(name):
         container.remove(force=True, v=True)
-    for network in client().networks.list():
-        if network.name == "sagemaker-local" and network.name not in before:
-            network.remove()
+    for network in networks() - before:
+        client().networks.get(network).remove()
     shell.run(["docker", "image", "rm", name])
     assert containers(name) == []
-    assert {network.name for network in client().networks.list()} <= before
+
+
+def networks() -> set[str]:
+    """The id of the network that SageMaker's client makes and leaves, if it is there and nobody is in it."""
+    found = client().networks.list(names=["sagemaker-local"], greedy=True)
+    return {str(each.id) for each in found if not each.attrs["Containers"]}
 
 
 def containers(image: str) -> list[Container]:
     """Those that were started from the image by this name, running or not."""
     return [each for each in client().containers.list(all=True) if each.attrs["Config"]["Image"] == image]
+
+
+def is_ours(container: Container) -> bool:
+    """Whether it runs what this tree builds."""
+    return str(container.labels[f"{LABEL}.image.content"]).startswith(course_image.content_hash())
 
 
 def log(container: Container) -> list[dict[str, Any]]:

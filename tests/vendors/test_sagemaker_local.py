@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from course_lib.images.engine_client import client
 from course_lib.images.server import Sample
-from tests.vendors.conftest import Artefact, Drive, containers, log
+from tests.vendors.conftest import Artefact, Drive, containers, is_ours, log
 
 pytestmark = pytest.mark.docker
 ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
@@ -146,14 +145,12 @@ def test_a_batch_is_transformed(seen: Seen, expected: list[str]) -> None:
     assert [line.split(",")[0] for line in seen.transformed.splitlines()] == expected
 
 
-def test_the_container_was_started_as_sagemaker_does(
-    seen: Seen, image: str, inference_image: str, artefact: Artefact
-) -> None:
+def test_the_container_was_started_as_sagemaker_does(seen: Seen, image: str, artefact: Artefact) -> None:
     """Both were this image, told `serve`, with the artefact unpacked at /opt/ml/model; they answered what the client says it asked."""
     assert seen.found["status"] == "InService"
     serving, transforming = sorted(containers(image), key=lambda each: str(each.attrs["Created"]))
     for container in (serving, transforming):
-        assert container.attrs["Image"] == client().images.get(inference_image).id
+        assert is_ours(container)
         assert container.attrs["Args"][-1] == "serve"
         (mount,) = container.attrs["Mounts"]
         assert (mount["Destination"], mount["Source"]) == ("/opt/ml/model", str(seen.folder / "model"))

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from course_lib.images.engine_client import client
 from course_lib.images.server import Sample
-from tests.vendors.conftest import Artefact, Drive, containers, log
+from tests.vendors.conftest import Artefact, Drive, containers, is_ours, log
 
 pytestmark = pytest.mark.docker
 #: As Vertex AI's own are.
@@ -84,13 +83,11 @@ def test_the_models_of_the_image_are_not_there(seen: dict[str, Any]) -> None:
     assert "The model 'digits' is not loaded" in answer(seen, "built in", 404)["error"]["message"]
 
 
-def test_the_container_was_started_as_vertex_does(
-    seen: dict[str, Any], image: str, inference_image: str, artefact: Artefact
-) -> None:
+def test_the_container_was_started_as_vertex_does(seen: dict[str, Any], image: str, artefact: Artefact) -> None:
     """This image with Vertex's variables; it answered on their routes and their port what the client says it asked."""
     (container,) = containers(image)
     assert container.id == seen["container"]
-    assert container.attrs["Image"] == client().images.get(inference_image).id
+    assert is_ours(container)
     given = dict(each.split("=", 1) for each in container.attrs["Config"]["Env"])
     assert (given["AIP_HTTP_PORT"], given["AIP_HEALTH_ROUTE"], given["AIP_PREDICT_ROUTE"]) == ("8441", HEALTH, PREDICT)
     loaded = {mount["Destination"]: mount["Source"] for mount in container.attrs["Mounts"]}
