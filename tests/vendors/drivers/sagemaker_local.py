@@ -31,7 +31,10 @@ def asked(session: LocalSession, request: dict[str, Any]) -> dict[str, Any]:
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     session = LocalSession()
-    session.config = {"local": {"serving_port": job["port"], "container_root": job["folder"]}}
+    to_serve, to_transform = (
+        {"local": {"serving_port": port, "container_root": job["folder"]}} for port in job["ports"]
+    )
+    session.config = to_serve
     client = session.sagemaker_client
     container = {"Image": job["image"], "ModelDataUrl": job["model"], "Environment": job["environment"]}
     client.create_model(ModelName=NAME, PrimaryContainer=container)
@@ -43,6 +46,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         answers = {name: asked(session, request) for name, request in job["requests"].items()}
     finally:
         client.delete_endpoint(EndpointName=NAME)
+    session.config = to_transform  # the endpoint's container may not be quite gone
     client.create_transform_job(TransformJobName=NAME, ModelName=NAME, **job["transform"])
     transform = client.describe_transform_job(TransformJobName=NAME)["TransformJobStatus"]
     client.delete_endpoint_config(EndpointConfigName=NAME)
