@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -20,11 +19,10 @@ from typing import Any, Literal
 import httpx
 import psutil
 
-from course_lib import shell, waits
-from course_lib.bench.load import CACHE
+from course_lib import waits
 from course_lib.bench.workload import SERVER, Text
 from course_lib.errors import CourseError
-from course_lib.settings import CHECKOUT
+from course_lib.host import environments
 
 Task = Literal["generate", "stream", "classify"]
 _PEERS = Path(__file__).parent / "peers"
@@ -100,6 +98,7 @@ def peers(repository: Path, cpus: int) -> list[Contestant]:
             "BENTOML_HOME": str(repository / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
             "DO_NOT_TRACK": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
         },
         "folder": _PEERS,
     }
@@ -145,32 +144,13 @@ def peers(repository: Path, cpus: int) -> list[Contestant]:
 
 
 def environment() -> Path:
-    """The peers' virtual environment, made from their lock where it is missing; a changed lock gets a new one.
+    """The peers' virtual environment.
 
     Raises:
         CourseError: it can't be made.
     """
-    folder = CACHE / f"peers-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]}"
-    stamp = folder / ".complete"
-    if stamp.exists():
-        return folder
-    uv = shutil.which("uv") or next(
-        (str(p) for p in (CHECKOUT / ".cache/uv/bin/uv", CHECKOUT / ".cache/uv-venv/bin/uv") if p.exists()), "uv"
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     do = "The peers come from a package index: let this machine reach one, or leave them out with --only ours."
-    with_certificates = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
-    shell.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], env=with_certificates, do=do)
-    python = str(folder / "bin" / "python")
-    shell.run(
-        [uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", str(LOCK)],
-        env=with_certificates,
-        timeout=1200,
-        do=do,
-    )
-    stamp.touch()
-    return folder
+    return environments.ensure("peers", LOCK, compile=True, do=do)
 
 
 class Running:

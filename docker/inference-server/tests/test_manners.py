@@ -220,6 +220,13 @@ def test_a_frozen_server_is_unhealthy_and_recovers() -> None:
         assert run("health", PORT=server.port).returncode == 0
 
 
+def test_nothing_is_reported_to_onnxruntimes_maker(tmp_path: Path, samples: list[dict[str, Any]]) -> None:
+    """Else it would make itself an id and a queue of events in the home folder, and send them."""
+    with Server(HOME=tmp_path) as server:
+        assert server.client.post("/predict", json={"inputs": samples[0]["pixels"]}).status_code == 200
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_sigterm_at_rest() -> None:
     with Server(MODEL_PATH=MODELS / "digits") as server:
         started = time.monotonic()

@@ -3,15 +3,18 @@
 import hashlib
 import logging
 import mmap
+import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from inference_server.errors import ModelRefused
 from inference_server.models import check_whole
+
+# Since 1.29 onnxruntime reports what it runs to its maker, unless this is said before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 log = logging.getLogger("inference_server.engine")
 FATAL_ONLY = 4  # what goes wrong is said once, by us
