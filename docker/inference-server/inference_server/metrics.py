@@ -73,6 +73,9 @@ class Metrics:
             buckets=TOKEN_SECONDS,
         )
         self.prompt_tokens = self._counter("inference_prompt_tokens", "Tokens read.", *MODEL)
+        self.cached_tokens = self._counter(
+            "inference_cached_prompt_tokens", "Tokens read that an earlier prompt had computed.", *MODEL
+        )
         self.completion_tokens = self._counter("inference_completion_tokens", "Tokens written.", *MODEL)
         self.predictions = self._counter(
             "inference_predictions", "Rows classified, by the class they got.", *MODEL, "predicted_class"

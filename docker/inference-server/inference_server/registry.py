@@ -62,6 +62,7 @@ class TextModel(LoadedModel):
         self._first_token = metrics.first_token.labels(*self.labels)
         self._token_seconds = metrics.token_seconds.labels(*self.labels)
         self._prompt_tokens = metrics.prompt_tokens.labels(*self.labels)
+        self._cached_tokens = metrics.cached_tokens.labels(*self.labels)
         self._completion_tokens = metrics.completion_tokens.labels(*self.labels)
 
     def chat(self, messages: list[dict[str, Any]], sampling: Sampling) -> AsyncGenerator[Delta, None]:
@@ -84,6 +85,7 @@ class TextModel(LoadedModel):
                             pace = (time.perf_counter() - first) / (delta.usage.completion_tokens - 1)
                             self._token_seconds.observe(pace)
                         self._prompt_tokens.inc(delta.usage.prompt_tokens)
+                        self._cached_tokens.inc(delta.usage.cached_tokens)
                         self._completion_tokens.inc(delta.usage.completion_tokens)
                         self._seconds.observe(time.perf_counter() - start)
                         whole = True

@@ -75,6 +75,12 @@ class Settings:
         high=64,
     )
     slots: int = _setting(32, "Texts that one model generates at the same time; others wait.", low=1, high=256)
+    prefix_cache_mb: int = _setting(
+        64,
+        "Memory of a text model for prompts it has read, so that the next ones that begin alike are read from there on; 0: none.",
+        low=0,
+        high=1_000_000,
+    )
     max_queue: int = _setting(256, "Requests that may wait for a slot; one more gets 429.", low=0, high=100_000)
     max_body_bytes: int = _setting(1_048_576, "Largest request body; above it 413.", low=1)
     max_prompt_tokens: int = _setting(1024, "Longest prompt, after the chat template; above it 422.", low=1)

@@ -4,16 +4,18 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import MODELS, wait_for
-from inference_server import engines
+from inference_server import clients, engines
 from inference_server.engines.base import Sampling, Usage
 from inference_server.engines.chat import ChatTokenizer
 from inference_server.engines.generate import GenerateEngine
 from inference_server.engines.onnx_slots import OnnxSlots
+from inference_server.engines.prefixes import PrefixCache
 from inference_server.engines.sampling import Sampler, StopFilter
 from inference_server.errors import RequestError
 from inference_server.models import find_models
@@ -68,7 +70,8 @@ def test_together_as_alone(endless: GenerateEngine) -> None:
     limits = [Sampling(max_tokens=5 + 7 * (index % 5)) for index in range(len(QUESTIONS))]
 
     async def together() -> list[tuple[str, str, Usage]]:
-        return await asyncio.gather(*(answer(endless, *pair) for pair in zip(QUESTIONS, limits, strict=True)))
+        asked = (answer(endless, *pair) for pair in zip(QUESTIONS, limits, strict=True))
+        return [(text, end, replace(usage, cached_tokens=0)) for text, end, usage in await asyncio.gather(*asked)]
 
     alone = [ask(endless, *pair) for pair in zip(QUESTIONS, limits, strict=True)]
     assert asyncio.run(together()) == alone
@@ -161,6 +164,116 @@ def test_a_small_model_gets_an_instance_a_thread(monkeypatch: pytest.MonkeyPatch
     assert count() == (1, 2)
 
 
+def test_a_long_prompt_is_read_in_between_steps() -> None:
+    """Whoever is being answered goes on, another newcomer is let in, and the answer is the same as when it is read at once."""
+    made = build(slots=4, endless=True)
+    model = made.instances[0].model
+    done: list[str] = []
+    prefill, step = model.prefill, model.step
+
+    def noted_prefill(slot: int, ids: list[int], start: int = 0) -> object:
+        done.append(f"read {len(ids)} at {start} in {slot}")
+        return prefill(slot, ids, start)
+
+    def noted_step(tokens: list[int]) -> object:
+        done.append(f"step {len(tokens)}")
+        return step(tokens)
+
+    long = " ".join(["image"] * 250)
+
+    async def busy() -> str:
+        running = await made.generate([[{"role": "user", "content": "Hello"}]], Sampling(max_tokens=500))
+        await anext(running)
+        model.prefill, model.step = noted_prefill, noted_step  # type: ignore[assignment, method-assign]
+        first, second = await asyncio.gather(
+            answer(made, long, Sampling(max_tokens=8)), answer(made, "Hi", Sampling(max_tokens=8))
+        )
+        await running.aclose()
+        assert second[1] == "length"
+        return first[0]
+
+    beside = asyncio.run(busy())
+    model.prefill, model.step = prefill, step  # type: ignore[method-assign]
+    made.close()
+    parts = [line for line in done if line.startswith("read") and line.endswith(f"in {model.slots - 1}")]
+    assert [part.split()[3] for part in parts] == [str(64 * number) for number in range(len(parts))]
+    assert len(parts) > 3
+    assert all(done[done.index(part) + 1].startswith("step") for part in parts)
+    alone = build(slots=1, endless=True, prefix_cache_mb=0)
+    assert ask(alone, long, Sampling(max_tokens=8))[0] == beside
+    alone.close()
+
+
+def test_leaving_while_a_long_prompt_is_read_frees_its_slot() -> None:
+    made = build(slots=2, endless=True)
+
+    async def leave() -> None:
+        stream = await made.generate([[{"role": "user", "content": "image " * 400}]], Sampling(max_tokens=4))
+        waiting = asyncio.ensure_future(anext(stream))
+        while not made.instances[0].busy:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await stream.aclose()
+
+    asyncio.run(leave())
+    wait_for(lambda: made.vitals().running == 0, 5)
+    assert ask(made, "Hello", Sampling(max_tokens=3))[2].completion_tokens == 3
+    made.close()
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_prompt_that_begins_like_another_is_read_from_there_on(instances: int) -> None:
+    made, plain = (build(endless=True, instances=instances, prefix_cache_mb=mb) for mb in (8, 0))
+    passage = "A volume outlives its container, and a network joins several of them. " * 6
+    sampling = Sampling(max_tokens=12, temperature=1, seed=4)
+    first = ask(made, passage + "What outlives it?", sampling)
+    assert first[2].cached_tokens == 0
+    for question in ("What joins them?", "What outlives it?"):
+        text, _, usage = ask(made, passage + question, sampling)
+        assert 32 <= usage.cached_tokens < usage.prompt_tokens
+        assert usage.cached_tokens % 32 == 0
+        assert (text, replace(usage, cached_tokens=0)) == ask(plain, passage + question, sampling)[::2]
+        # Several answers to a prompt read it once, wherever they run.
+        assert ask(made, passage + question, replace(sampling, n=2))[2].cached_tokens == 96
+    made.close()
+    plain.close()
+
+
+def test_the_prefix_cache_forgets_what_was_used_least_lately() -> None:
+    cache = PrefixCache(limit=300)
+    prompts = [[number] * 40 for number in range(4)]
+    for number, ids in enumerate(prompts[:3]):
+        assert cache.wants("", ids) == 32
+        cache.keep("", ids[:32], number, 100)
+        assert cache.wants("", ids) == 0
+    assert cache.find("", prompts[0]) == (32, 0)
+    cache.keep("", prompts[3][:32], 3, 100)
+    assert [cache.find("", ids)[0] for ids in prompts] == [32, 0, 32, 32]
+    assert cache.find("", prompts[0][:32]) == (0, None)  # the last token has to be computed
+    longer = prompts[0] + [9] * 56
+    cache.keep("", longer[:96], "longer", 100)  # takes the place of what it begins with
+    assert cache.find("", longer) == (64, "longer")
+    assert cache.find("", prompts[0]) == (32, "longer")
+    assert [cache.find("", ids)[0] for ids in prompts] == [32, 0, 32, 32]
+    cache.keep("", [7] * 32, "too large", 301)
+    assert cache.find("", [7] * 40) == (0, None)
+    assert PrefixCache(0).wants("", prompts[0]) == 0
+    assert cache.find("somebody else", longer) == (0, None)
+
+
+def test_with_keys_nobody_learns_what_another_has_asked() -> None:
+    made = build(prefix_cache_mb=8, api_keys="keykeykey1,keykeykey2")  # type: ignore[arg-type]
+    passage = "A volume outlives its container, and a network joins several of them. " * 6
+
+    def known(client: str) -> int:
+        clients.current.set(client)
+        return ask(made, passage, Sampling(max_tokens=1))[2].cached_tokens
+
+    assert [known("key-1"), known("key-2"), known("key-1")] == [0, 0, 96]
+    made.close()
+
+
 def test_stop_string(endless: GenerateEngine) -> None:
     whole, finish, _ = ask(endless, QUESTIONS[0], Sampling(max_tokens=40))
     assert finish == "length"
@@ -229,7 +342,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 def test_a_dead_loop_is_seen_and_nobody_waits_for_it() -> None:
     made = build(slots=1, endless=True)
 
-    def die(slot: int, ids: list[int]) -> None:
+    def die(slot: int, ids: list[int], start: int) -> None:
         raise SystemExit("sabotage")
 
     made.instances[0].model.prefill = die  # type: ignore[assignment]
@@ -245,9 +358,9 @@ def test_a_stuck_loop_is_seen_and_forgiven() -> None:
     made = build(slots=1, endless=True, stall_seconds=1)
     hold, real = threading.Event(), made.instances[0].model.prefill
 
-    def stick(slot: int, ids: list[int]) -> object:
+    def stick(slot: int, ids: list[int], start: int) -> object:
         hold.wait(20)
-        return real(slot, ids)
+        return real(slot, ids, start)
 
     made.instances[0].model.prefill = stick  # type: ignore[assignment, method-assign]
     asking = threading.Thread(target=ask, args=(made, "Hello", Sampling(max_tokens=2)))

@@ -65,6 +65,25 @@ def test_stream_without_usage(client: Any) -> None:
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
 
+def test_a_prompt_that_begins_like_another_says_how_much_was_known(server: Server, client: Any) -> None:
+    counter = 'inference_cached_prompt_tokens_total{model="tutor",version="2"}'
+
+    def counted() -> float:
+        return float(
+            next(line for line in httpx.get(f"{server.url}/metrics").text.splitlines() if counter in line).split()[-1]
+        )
+
+    rules = {"role": "system", "content": "Answer from this passage: a probe asks a container how it is. " * 5}
+    usages, before = [], counted()
+    for question in ("What does a probe ask?", "Whom does it ask?"):
+        messages = [rules, {"role": "user", "content": question}]
+        usages.append(client.chat.completions.create(model="tutor", messages=messages, max_tokens=5).usage)
+    first, second = (usage.prompt_tokens_details.cached_tokens for usage in usages)
+    assert first == 0
+    assert usages[1].prompt_tokens - 40 < second < usages[1].prompt_tokens
+    assert counted() - before == second
+
+
 def test_message_parts_and_developer_role(client: Any) -> None:
     parts = [{"type": "text", "text": "What is a "}, {"type": "text", "text": "Docker image?"}]
     messages = [{"role": "developer", "content": "Answer in short."}, {"role": "user", "content": parts}]

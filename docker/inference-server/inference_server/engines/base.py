@@ -61,10 +61,19 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens in and out of one answer."""
+    """Tokens in and out of one answer; ``cached_tokens`` are those in that an earlier prompt had computed."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Both together."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

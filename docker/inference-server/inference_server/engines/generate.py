@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from inference_server.engines.base import STOPPING, Delta, Prompt, Sampling, Vitals, require_few_tokens
 from inference_server.engines.chat import ChatTokenizer
 from inference_server.engines.instance import Instance, Job, Sequence, SlotModel
+from inference_server.engines.prefixes import PrefixCache
 from inference_server.engines.waiting import Line
 from inference_server.errors import RequestError
 from inference_server.settings import Settings
@@ -19,12 +20,14 @@ class GenerateEngine:
         self._tokenizer = tokenizer
         self._settings = settings
         self._context = models[0].context
+        self._private = bool(settings.api_keys or settings.api_keys_file)
         self._wake = threading.Condition()
         self._queue: Line[Sequence] = Line(settings.max_queue + sum(model.slots for model in models))
         eos = models[0].eos_ids | ({tokenizer.eos_id} if tokenizer.eos_id is not None else set())
-        everybody: list[list[Sequence]] = []
+        prefixes = PrefixCache(settings.prefix_cache_mb * 1_000_000)
+        loads: list[int] = []
         self.instances = [
-            Instance(f"{name}-{number}", model, eos, self._queue, self._wake, everybody, settings.stall_seconds)
+            Instance(f"{name}-{number}", model, eos, self._queue, self._wake, prefixes, loads, settings.stall_seconds)
             for number, model in enumerate(models)
         ]
         self.batch_sizes = defaultdict(int)
@@ -33,7 +36,7 @@ class GenerateEngine:
 
     async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """See ``base.Generate``."""
-        job = Job(sampling)
+        job = Job(sampling, private=self._private)
         if any(token >= self._tokenizer.vocabulary for token, _ in sampling.logit_bias):
             raise self._unknown_token("logit_bias")
         for prompt in prompts:
@@ -80,7 +83,7 @@ class GenerateEngine:
             instance.close(why)
 
     def _running(self) -> int:
-        return sum(len(instance.running) for instance in self.instances)
+        return sum(instance.busy for instance in self.instances)
 
     def _encode(self, prompt: Prompt) -> tuple[list[int], bool]:
         """(token ids, whether the answer goes on in the middle of a plain text). Raises RequestError."""

@@ -16,6 +16,7 @@ from inference_server.errors import ModelRefused
 from inference_server.models import ModelSpec
 
 log = logging.getLogger("inference_server.engine")
+CHUNK = 512  # tokens of a prompt at a time
 WIDTH_STEP = 64  # the cache is read up to a multiple of this: few shapes, so that kernels and allocations are reused
 
 
@@ -60,33 +61,48 @@ class _Model:
 class TransformersSlots(_Model):
     """Slots 0 to ``slots`` - 1; the busy ones are always the first n, so that only those are computed."""
 
+    chunk = CHUNK
+
     def __init__(self, model: Any, slots: int, longest: int) -> None:
         super().__init__(model, slots, longest)
         self._cache, self._rows = _shared_cache(model.config, slots, self.context)
         self._length = np.zeros(slots, np.int64)
+        parts = [part[0, :, 0] for layer in self._cache.layers for part in (layer.keys, layer.values)]
+        self.state_bytes = sum(part.numel() * part.element_size() for part in parts)
         self._prove()
 
-    def prefill(self, slot: int, ids: list[int]) -> Floats:
-        """See ``generate.SlotModel``."""
-        self._length[slot] = len(ids)
-        logits = self._run(slice(slot, slot + 1), np.arange(len(ids))[None], [ids])
+    def prefill(self, slot: int, ids: list[int], start: int = 0) -> Floats:
+        """See ``instance.SlotModel``."""
+        self._length[slot] = start + len(ids)
+        logits = self._run(slice(slot, slot + 1), np.arange(start, start + len(ids))[None], [ids])
         return np.asarray(logits[0].cpu().numpy(), np.float32)
 
     def step(self, tokens: list[int]) -> Floats:
-        """See ``generate.SlotModel``."""
+        """See ``instance.SlotModel``."""
         count = len(tokens)
         logits = self._run(slice(0, count), self._length[:count, None], [[token] for token in tokens])
         self._length[:count] += 1
         return np.asarray(logits.cpu().numpy(), np.float32)
 
     def move(self, source: int, target: int) -> None:
-        """See ``generate.SlotModel``."""
+        """See ``instance.SlotModel``."""
         size = int(self._length[source])
         with self._torch.inference_mode():
             for layer in self._cache.layers:
                 for part in (layer.keys, layer.values):
                     part[target, :, :size] = part[source, :, :size]
         self._length[target] = size
+
+    def copy(self, slot: int, size: int) -> list[Any]:
+        """See ``instance.SlotModel``."""
+        return [part[slot, :, :size].clone() for layer in self._cache.layers for part in (layer.keys, layer.values)]
+
+    def paste(self, slot: int, state: list[Any], size: int) -> None:
+        """See ``instance.SlotModel``."""
+        with self._torch.inference_mode():
+            parts = (part for layer in self._cache.layers for part in (layer.keys, layer.values))
+            for part, kept in zip(parts, state, strict=True):
+                part[slot, :, :size] = kept[:, :size]
 
     def _run(self, rows: slice, places: Any, ids: list[list[int]]) -> Any:
         """Write tokens at their places (rows x tokens) and attend to everything up to them."""
@@ -104,7 +120,8 @@ class TransformersSlots(_Model):
         prompts = [[1, 2, 3, 4, 5], [7, 8, 9]][: self.slots]
         try:
             for slot, prompt in enumerate(prompts):
-                self.prefill(slot, prompt)
+                self.prefill(slot, prompt[:2])
+                self.prefill(slot, prompt[2:], 2)
             stepped = self.step([6] * len(prompts))
         except Exception as error:  # noqa: BLE001 (a model's own code may raise anything)
             raise _OtherCache(f"{type(error).__name__}: {error}") from None
@@ -120,9 +137,11 @@ class OneText(_Model):
     def __init__(self, model: Any, longest: int) -> None:
         super().__init__(model, 1, longest)
         self._cache: Any = None
+        self.chunk = self.context
+        self.state_bytes = 0
 
-    def prefill(self, slot: int, ids: list[int]) -> Floats:
-        """Run a prompt with a fresh cache."""
+    def prefill(self, slot: int, ids: list[int], start: int = 0) -> Floats:
+        """Run a whole prompt with a fresh cache."""
         self._cache = None
         return self._run(ids)
 
@@ -132,6 +151,12 @@ class OneText(_Model):
 
     def move(self, source: int, target: int) -> None:
         """With one slot there is nothing to move."""
+
+    def copy(self, slot: int, size: int) -> None:
+        """Never asked for: what a cache of another kind holds can't be cut."""
+
+    def paste(self, slot: int, state: Any, size: int) -> None:
+        """Never asked for."""
 
     def _run(self, ids: list[int]) -> Floats:
         with self._torch.inference_mode():

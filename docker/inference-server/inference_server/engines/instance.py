@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from inference_server.engines import waiting
 from inference_server.engines.base import Delta, Floats, Sampling, Usage
 from inference_server.engines.chat import ChatTokenizer
 from inference_server.engines.loop import EngineLoop
+from inference_server.engines.prefixes import PrefixCache
 from inference_server.engines.sampling import Logprobs, Sampler, StopFilter
 from inference_server.engines.waiting import Line
 from inference_server.errors import RequestError
@@ -27,9 +28,13 @@ class SlotModel(Protocol):
     slots: int
     context: int
     eos_ids: frozenset[int]
+    chunk: int
+    """Most tokens of a prompt to give it at a time."""
+    state_bytes: int
+    """What ``copy`` takes for each token; 0 where it is not to be called."""
 
-    def prefill(self, slot: int, ids: list[int]) -> Floats:
-        """Logits after a prompt that now lies in ``slot``."""
+    def prefill(self, slot: int, ids: list[int], start: int = 0) -> Floats:
+        """Put tokens behind the first ``start`` that lie in ``slot``; logits after the last."""
 
     def step(self, tokens: list[int]) -> Floats:
         """Logits of each busy slot after one more token."""
@@ -37,12 +42,23 @@ class SlotModel(Protocol):
     def move(self, source: int, target: int) -> None:
         """Copy one slot over another."""
 
+    def copy(self, slot: int, size: int) -> Any:
+        """What the first ``size`` tokens of a slot made."""
+
+    def paste(self, slot: int, state: Any, size: int) -> None:
+        """Begin a slot with the first ``size`` tokens of a copied state."""
+
 
 class Job(waiting.Job["Sequence"]):
-    """One request for one or more prompts, each with as many sequences as it wants answers."""
+    """One request for one or more prompts, each with as many sequences as it wants answers.
 
-    def __init__(self, sampling: Sampling) -> None:
+    Args:
+        private: what is known of its prompts is for this client only.
+    """
+
+    def __init__(self, sampling: Sampling, private: bool) -> None:
         super().__init__()
+        self.owner = self.client if private else ""
         self.sampling = sampling
         self.cancelled = False
 
@@ -57,7 +73,7 @@ class Job(waiting.Job["Sequence"]):
         """Put a letter in the mailbox, on the event loop's thread: answers may come from several instances, and the last one counts all."""
         if isinstance(letter, Delta) and letter.usage:
             self.left -= 1
-            self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens + letter.usage.completion_tokens)
+            self.usage = self.usage.plus(letter.usage)
             letter = replace(letter, usage=None if self.left else self.usage)
         self.mailbox.put_nowait(letter)
 
@@ -71,11 +87,16 @@ class Sequence:
         sampling = job.sampling
         self.job = job
         self.client = job.client
+        self.owner = job.owner
         self.index = len(job.pieces)
+        self._choice = choice
         self.ids = ids
         self.limit = limit
         self.cost = limit if choice else limit + len(ids)
         self.sampler = Sampler(sampling, choice)
+        self.slot = 0
+        self.read = 0  # tokens of the prompt that lie in the slot
+        self.cached = 0  # those of them that came from an earlier prompt
         self.produced = 0
         self.token = 0
         self._words = tokenizer.words(after)
@@ -114,7 +135,7 @@ class Sequence:
     def _last(self, text: str, finish: str, flush: bool = True) -> Delta:
         text = "".join(self._kept) + text + (self._stops.flush() if flush else "")
         logprobs = self._logprobs.release(text, everything=flush) if self._logprobs else ()
-        return Delta(text, finish, Usage(0, self.produced), self.index, logprobs)
+        return Delta(text, finish, Usage(0, self.produced, 0 if self._choice else self.cached), self.index, logprobs)
 
 
 class Instance(EngineLoop):
@@ -124,8 +145,8 @@ class Instance(EngineLoop):
         queue: where its work waits, which other instances take from as well.
         wake: guards the queue; notified when something was put in.
         eos: tokens that end an answer.
-        everybody: what each instance runs, this one from now on too: only the least busy takes more. (Not the instances themselves: such a
-            circle would keep a model that was replaced in memory until the next round of garbage collection.)
+        prefixes: what earlier prompts began with.
+        loads: how many sequences each instance is at, this one from now on too: only the least busy takes more.
     """
 
     def __init__(
@@ -135,7 +156,8 @@ class Instance(EngineLoop):
         eos: frozenset[int],
         queue: "Line[Sequence]",
         wake: threading.Condition,
-        everybody: "list[list[Sequence]]",
+        prefixes: PrefixCache,
+        loads: list[int],
         stall_seconds: float,
     ) -> None:
         super().__init__(name, stall_seconds, wake)
@@ -143,54 +165,111 @@ class Instance(EngineLoop):
         self.running: list[Sequence] = []
         self._eos = eos
         self._queue = queue
-        self._everybody = everybody
-        everybody.append(self.running)
+        self._reading: list[Sequence] = []  # long prompts, in the last slots, which nobody runs in yet
+        self._prefixes = prefixes
+        self._loads = loads
+        self._number = len(loads)
+        loads.append(0)
         self._letters: list[tuple[Job, Delta | RequestError]] = []
 
     def turn(self) -> bool:
-        """Drop who left, take in who waits, advance everybody by one token, send the post."""
+        """Drop who left, take in who waits, read on in a long prompt, advance everybody by one token, send the post."""
         for slot in reversed(range(len(self.running))):
             if self.running[slot].job.cancelled:
                 self._free(slot)
         self._admit()
+        self._read_on()
         if self.running:
             self._advance()
-        else:
+        elif not self._reading:
             self._queue.pace.rest()
+        self._loads[self._number] = self.busy
         self._send()
-        return bool(self.running)
+        return bool(self.busy)
+
+    @property
+    def busy(self) -> int:
+        """How many sequences it is at."""
+        return len(self.running) + len(self._reading)
 
     def _admit(self) -> None:
+        """A prompt that is short, but for what is known of it, joins at once; a longer one is read bit by bit in between steps."""
         for _ in range(ADMIT_A_TURN):
-            with self.wake:
-                busy = len(self.running)
-                sequence = (
-                    self._queue.pop() if busy < self.model.slots and busy <= min(map(len, self._everybody)) else None
-                )
+            sequence = self._next()
             if sequence is None:
                 return
             if sequence.job.cancelled:
                 self._over(sequence)
                 continue
-            slot = len(self.running)
-            try:
-                logits = self.model.prefill(slot, sequence.ids)
-            except BaseException as error:
+            known, state = self._prefixes.find(sequence.owner, sequence.ids)
+            short = len(sequence.ids) - known <= self.model.chunk
+            sequence.slot = len(self.running) if short else self._room() - 1
+            if known:
+                self.model.paste(sequence.slot, state, known)
+                sequence.read = sequence.cached = known
+            if short:
+                self._read(sequence)
+            else:
+                self._reading.append(sequence)
+
+    def _next(self) -> Sequence | None:
+        """Who is next, if there is room and no other instance is less busy."""
+        self._loads[self._number] = self.busy
+        if len(self.running) == self._room() or self.busy > min(self._loads):
+            return None
+        with self.wake:
+            return self._queue.pop()
+
+    def _room(self) -> int:
+        """The slots below this one are for sequences that run."""
+        return min((sequence.slot for sequence in self._reading), default=self.model.slots)
+
+    def _read_on(self) -> None:
+        if self._reading:
+            sequence = self._reading.pop(0)
+            if sequence.job.cancelled:
                 self._over(sequence)
-                self._letters.append((sequence.job, _failed()))
-                if not isinstance(error, Exception):
-                    raise  # the loop dies; this sequence is in no list any more and had to be told here
-                log.exception("a prompt could not be run")
-                continue
-            self._join(sequence, logits)
-            while sibling := self._sibling(sequence):
-                if len(self.running) != slot:
-                    self.model.move(slot, len(self.running))
-                self._join(sibling, logits)
+            elif len(sequence.ids) - sequence.read > self.model.chunk:
+                self._reading.insert(0, sequence)
+                if not self._read(sequence):
+                    self._reading.pop(0)
+            else:
+                self._read(sequence)
+
+    def _read(self, sequence: Sequence) -> bool:
+        """The next chunk of a prompt, with the last of which it joins; False when it could not be run."""
+        chunk = sequence.ids[sequence.read : sequence.read + self.model.chunk]
+        try:
+            logits = self.model.prefill(sequence.slot, chunk, sequence.read)
+        except BaseException as error:
+            self._over(sequence)
+            self._letters.append((sequence.job, _failed()))
+            if not isinstance(error, Exception):
+                raise  # the loop dies; this sequence is in no list any more and had to be told here
+            log.exception("a prompt could not be run")
+            return False
+        sequence.read += len(chunk)
+        if sequence.read == len(sequence.ids):
+            self._begin(sequence, logits)
+        return True
+
+    def _begin(self, sequence: Sequence, logits: Floats) -> None:
+        """The whole prompt is read: keep what others may begin with too, and let it and its siblings run."""
+        slot = len(self.running)
+        if sequence.slot != slot:
+            self.model.move(sequence.slot, slot)
+        if self.model.state_bytes and (size := self._prefixes.wants(sequence.owner, sequence.ids)):
+            state = self.model.copy(slot, size)
+            self._prefixes.keep(sequence.owner, sequence.ids[:size], state, size * self.model.state_bytes)
+        self._join(sequence, logits)
+        while sibling := self._sibling(sequence):
+            if len(self.running) != slot:
+                self.model.move(slot, len(self.running))
+            self._join(sibling, logits)
 
     def _sibling(self, sequence: Sequence) -> Sequence | None:
         """The next answer to the same prompt, which needs no prefill of its own, while there is a slot for it."""
-        if sequence.job.sampling.n == 1 or len(self.running) >= self.model.slots:
+        if sequence.job.sampling.n == 1 or len(self.running) == self._room():
             return None
         with self.wake:
             return self._queue.pop_after(sequence, lambda other: other.ids is sequence.ids)
@@ -256,16 +335,17 @@ class Instance(EngineLoop):
                 log.debug("an answer came too late")
 
     def has_work(self) -> bool:
-        return bool(self._queue or self.running)
+        return bool(self._queue or self.busy)
 
     def load(self) -> tuple[int, int]:
-        return len(self.running), len(self._queue)
+        return self.busy, len(self._queue)
 
     def abandon(self, why: str) -> None:
         with self.wake:
             self.closing = True
-            left = {sequence.job for sequence in [*self.running, *self._queue.clear()]}
+            left = {sequence.job for sequence in [*self.running, *self._reading, *self._queue.clear()]}
             self.running.clear()
+            self._reading.clear()
         self._letters += [(job, RequestError(503, f"The answer was cut off: {why}.", "engine_down")) for job in left]
         self._send()
 

@@ -2,7 +2,7 @@
 
 The int4 or float models that ``onnxruntime_genai.models.builder`` writes use GroupQueryAttention: it reads each sequence's length from a
 right-padded attention mask, and writes new keys and values in place when past and present are bound to the same buffer. So sequences of
-different lengths advance together, and one that is new is prefilled alone and copied into a free slot.
+different lengths advance together, and a prompt, or the next part of one, is run alone in a slot of its own.
 """
 
 import math
@@ -17,11 +17,15 @@ from inference_server.engines.onnx_session import open_session
 from inference_server.errors import ModelRefused
 from inference_server.models import ModelSpec, read_json
 
+CHUNK = 64  # tokens of a prompt at a time: enough to compute well, few enough for those who wait for their next token
+LOGITS = 0  # its place among a binding's outputs
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxSlots:
     """Key/value slots 0 to ``slots`` - 1; the busy ones are always the first n, so that only those are computed."""
+
+    chunk = CHUNK
 
     def __init__(self, spec: ModelSpec, slots: int, threads: int, longest: int) -> None:
         self.slots = slots
@@ -54,30 +58,36 @@ class OnnxSlots:
         self._empty = {name: np.zeros((1, heads, 0, width), kind) for name in caches}
         logits = next(item for item in self._session.get_outputs() if item.name == "logits")
         self._cache = {name: _sparse((slots, heads, self.context, width), kind) for name in caches}
+        self.state_bytes = (
+            sum(math.prod(past.shape[1:]) * past.itemsize for past in self._cache.values()) // self.context
+        )
         self._length = np.zeros(slots, np.int64)
         self._mask = np.zeros((slots, self.context), np.int64)
         self._ids = np.zeros((slots, 1), np.int64)
         self._logits = np.zeros((slots, 1, self._vocabulary(logits)), NUMPY_TYPES.get(logits.type, np.float32))
-        self._bindings = [self._bind(count) for count in range(1, slots + 1)]
+        self._first_slots = [self._bind(slice(0, count)) for count in range(1, slots + 1)]
+        self._one_slot = [self._bind(slice(slot, slot + 1)) for slot in range(slots)]
         self._prove(spec)
 
-    def prefill(self, slot: int, ids: list[int]) -> Floats:
-        """Run a whole prompt alone and keep its keys and values in ``slot``; returns the logits after its last token."""
-        size = len(ids)
-        out = self._run_alone(ids)
-        for name, past in self._cache.items():
-            past[slot, :, :size] = out[name.replace("past_key_values", "present")][0]
+    def prefill(self, slot: int, ids: list[int], start: int = 0) -> Floats:
+        """Run a prompt, or a part of one that begins at token ``start``, in ``slot``; returns the logits after its last token."""
+        size = start + len(ids)
         self._length[slot] = size
         self._mask[slot] = 0
         self._mask[slot, :size] = 1
-        return np.asarray(out["logits"][0, -1], np.float32)
+        binding = self._one_slot[slot]
+        given = np.array([ids], np.int64)
+        binding.bind_input("input_ids", "cpu", 0, np.int64, given.shape, given.ctypes.data)
+        binding.bind_output("logits", "cpu")  # anew, as its shape is another each time
+        self._session.run_with_iobinding(binding)
+        return np.asarray(binding.get_outputs()[LOGITS].numpy()[0, -1], np.float32)
 
     def step(self, tokens: list[int]) -> Floats:
         """Append one token to each of the first ``len(tokens)`` slots; returns their logits, shape (slots in use, vocabulary)."""
         count = len(tokens)
         self._ids[:count, 0] = tokens
         self._mask[np.arange(count), self._length[:count]] = 1
-        self._session.run_with_iobinding(self._bindings[count - 1])
+        self._session.run_with_iobinding(self._first_slots[count - 1])
         self._length[:count] += 1
         return np.asarray(self._logits[:count, 0], np.float32)
 
@@ -88,6 +98,15 @@ class OnnxSlots:
             past[target, :, :size] = past[source, :, :size]
         self._length[target] = size
         self._mask[target] = self._mask[source]
+
+    def copy(self, slot: int, size: int) -> list[Any]:
+        """Keys and values of the first ``size`` tokens of a slot."""
+        return [past[slot, :, :size].copy() for past in self._cache.values()]
+
+    def paste(self, slot: int, state: list[Any], size: int) -> None:
+        """Begin a slot with the first ``size`` tokens of what ``copy`` gave."""
+        for past, kept in zip(self._cache.values(), state, strict=True):
+            past[slot, :, :size] = kept[:, :size]
 
     def _run_alone(self, ids: list[int]) -> dict[str, Any]:
         """The model without our cache: every output by name."""
@@ -103,16 +122,17 @@ class OnnxSlots:
         width = logits.shape[-1]
         return width if isinstance(width, int) else int(self._run_alone([0])["logits"].shape[-1])
 
-    def _bind(self, count: int) -> Any:
-        """An io binding over the first ``count`` slots: a prefix of each buffer, so nothing is copied."""
+    def _bind(self, slots: slice) -> Any:
+        """An io binding over neighbouring slots: a part of each buffer, so nothing is copied."""
         binding = self._session.io_binding()
 
         def place(bind: Any, name: str, array: Any) -> None:
-            bind(name, "cpu", 0, array.dtype.type, (count, *array.shape[1:]), array.ctypes.data)
+            part = array[slots]
+            bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
 
+        place(binding.bind_output, "logits", self._logits)  # the first one: see LOGITS
         place(binding.bind_input, "input_ids", self._ids)
         place(binding.bind_input, "attention_mask", self._mask)
-        place(binding.bind_output, "logits", self._logits)
         for name, past in self._cache.items():
             place(binding.bind_input, name, past)
             place(binding.bind_output, name.replace("past_key_values", "present"), past)
@@ -123,7 +143,8 @@ class OnnxSlots:
         prompts = [[1, 2, 3, 4, 5], [7, 8, 9]][: self.slots]
         try:
             for slot, prompt in enumerate(prompts):
-                self.prefill(slot, prompt)
+                self.prefill(slot, prompt[:2])
+                self.prefill(slot, prompt[2:], 2)
             stepped = self.step([6] * len(prompts))
             alone = np.stack([self._run_alone([*prompt, 6])["logits"][0, -1] for prompt in prompts]).astype(np.float32)
         except Exception as error:  # noqa: BLE001 (onnxruntime's errors share no base class)

@@ -79,7 +79,8 @@ class Answers:
                 raise _bad("broke off its answer", "upstream_broke_off")
             said = event.get("usage")
             if said:
-                self._usage = Usage(int(said["prompt_tokens"]), int(said.get("completion_tokens") or 0))
+                cached = (said.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+                self._usage = Usage(int(said["prompt_tokens"]), int(said.get("completion_tokens") or 0), int(cached))
             return [delta for choice in event.get("choices") or () if (delta := self._delta(choice))]
         except (*SHAPES, RecursionError):
             raise _bad("sent what is no event of OpenAI's protocol", "upstream_garbled") from None

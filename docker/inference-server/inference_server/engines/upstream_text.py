@@ -19,7 +19,7 @@ import httpx2
 
 from inference_server import tracing
 from inference_server.engines import waiting
-from inference_server.engines.base import STOPPING, Delta, Prompt, Sampling, Usage, Vitals, require_few_tokens
+from inference_server.engines.base import STOPPING, Delta, Prompt, Sampling, Vitals, require_few_tokens
 from inference_server.engines.breaker import Breaker
 from inference_server.engines.upstream_events import Answers, Trouble, down, refusal, silent
 from inference_server.engines.waiting import Line
@@ -45,10 +45,7 @@ class Job(waiting.Job["Ask"]):
 
     def end(self, ask: "Ask", last: list[Delta]) -> None:
         """One prompt has all its answers; the last of all carries what they took together."""
-        mine = ask.answers.usage
-        self.usage = Usage(
-            self.usage.prompt_tokens + mine.prompt_tokens, self.usage.completion_tokens + mine.completion_tokens
-        )
+        self.usage = self.usage.plus(ask.answers.usage)
         self.left -= 1
         if not self.left:
             last[-1] = replace(last[-1], usage=self.usage)

@@ -231,7 +231,7 @@ def token_text(token: bytes) -> str:
     return token.decode("utf-8", "backslashreplace")
 
 
-def _usage(usage: Usage | None) -> dict[str, int] | None:
+def _usage(usage: Usage | None) -> Json | None:
     if usage is None:
         return None
     total = usage.prompt_tokens + usage.completion_tokens
@@ -239,4 +239,5 @@ def _usage(usage: Usage | None) -> dict[str, int] | None:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
