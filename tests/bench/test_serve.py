@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,17 +28,24 @@ needs_wrk = pytest.mark.skipif(
 )
 
 
-def left_behind() -> list[str]:
-    """Processes on a model folder of the bench."""
+def left_behind(folder: Path) -> list[str]:
+    """Processes on a model folder of the bench that was told to work in this one: others may run on this machine."""
     found = []
     for process in psutil.process_iter():
         try:
             environment = process.environ()
         except psutil.Error:
             continue
-        if "course-bench-" in environment.get("MODEL_PATH", "") + environment.get("TEXT_MODEL", ""):
+        if any(
+            environment.get(name, "").startswith(f"{folder}/course-bench-") for name in ("MODEL_PATH", "TEXT_MODEL")
+        ):
             found.append(" ".join(process.cmdline()))
     return found
+
+
+def working_in(folder: Path) -> dict[str, str]:
+    """The environment of a bench whose temporary files lie here."""
+    return {**os.environ, "TMPDIR": str(folder)}
 
 
 class Slow(BaseHTTPRequestHandler):
@@ -118,9 +126,11 @@ def test_a_quick_run_gives_figures_that_follow_the_schema(tmp_path: Path) -> Non
         pytest.skip(f"the peers' environment can't be made here: {error.why.splitlines()[-1:]}")
     file = tmp_path / "serve.json"
     command = [*COURSE, "bench", "serve", "--quick", "--json", str(file), *(f"--only={name}" for name in names)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800)  # a loaded machine
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=800, env=working_in(tmp_path)
+    )  # a loaded machine
     assert done.returncode == 0, done.stderr
-    assert left_behind() == []
+    assert left_behind(tmp_path) == []
     found = serve.read(file)
     assert found["preliminary"]
     for entry in (found["ours"], found["peers"]["flask"]):
@@ -149,14 +159,14 @@ def test_a_quick_run_gives_figures_that_follow_the_schema(tmp_path: Path) -> Non
 def test_a_bench_that_is_told_to_end_leaves_no_server(tmp_path: Path) -> None:
     command = [*COURSE, "bench", "serve", "--quick", "--only=ours"]
     with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=working_in(tmp_path))
     end = time.monotonic() + 120
-    while not left_behind() and time.monotonic() < end:
+    while not left_behind(tmp_path) and time.monotonic() < end:
         assert process.poll() is None, (tmp_path / "output").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
-    assert left_behind() == []
+    assert left_behind(tmp_path) == []
 
 
 def test_goals_compare_with_the_best_of_the_peers() -> None:
