@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from course_lib.bench import contestants, load, serve, serve_table, workload
+from course_lib.bench.goals import goals
 from course_lib.errors import CourseError
 
 COURSE = [sys.executable, "-m", "course_lib.cli"]
@@ -173,7 +174,7 @@ def test_goals_compare_with_the_best_of_the_peers() -> None:
     def entry(tokens: float | None, p99: float | None) -> dict[str, Any]:
         return {"tokens_per_s": tokens, "p99_ms": p99, "mixed_tokens_per_s": tokens}
 
-    found = serve.goals(
+    found = goals(
         {
             "ours": entry(900, 50),
             "bare_engine": entry(1000, 40),
