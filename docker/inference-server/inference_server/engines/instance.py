@@ -184,7 +184,8 @@ class Instance(EngineLoop):
         elif not self._reading:
             self._queue.pace.rest()
         self._loads[self._number] = self.busy
-        self._send()
+        if self._letters:
+            self._send()
         return bool(self.busy)
 
     @property
@@ -214,15 +215,15 @@ class Instance(EngineLoop):
 
     def _next(self) -> Sequence | None:
         """Who is next, if there is room and no other instance is less busy."""
-        self._loads[self._number] = self.busy
-        if len(self.running) == self._room() or self.busy > min(self._loads):
+        busy = self._loads[self._number] = self.busy
+        if not self._queue or len(self.running) == self._room() or busy > min(self._loads):
             return None
         with self.wake:
             return self._queue.pop()
 
     def _room(self) -> int:
         """The slots below this one are for sequences that run."""
-        return min((sequence.slot for sequence in self._reading), default=self.model.slots)
+        return min(sequence.slot for sequence in self._reading) if self._reading else self.model.slots
 
     def _read_on(self) -> None:
         if self._reading:

@@ -61,6 +61,7 @@ class OnnxSlots:
         self.state_bytes = (
             sum(math.prod(past.shape[1:]) * past.itemsize for past in self._cache.values()) // self.context
         )
+        self._numbers = np.arange(slots)
         self._length = np.zeros(slots, np.int64)
         self._mask = np.zeros((slots, self.context), np.int64)
         self._ids = np.zeros((slots, 1), np.int64)
@@ -86,7 +87,7 @@ class OnnxSlots:
         """Append one token to each of the first ``len(tokens)`` slots; returns their logits, shape (slots in use, vocabulary)."""
         count = len(tokens)
         self._ids[:count, 0] = tokens
-        self._mask[np.arange(count), self._length[:count]] = 1
+        self._mask[self._numbers[:count], self._length[:count]] = 1
         self._session.run_with_iobinding(self._first_slots[count - 1])
         self._length[:count] += 1
         return np.asarray(self._logits[:count, 0], np.float32)
