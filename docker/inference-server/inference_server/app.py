@@ -28,15 +28,17 @@ def create_app(serving: Serving) -> ASGIApp:
         redoc_url=None,
     )
     app.state.serving = serving
-    app.include_router(vertex.routes(serving.settings))
+    settings = serving.settings
+    app.include_router(vertex.routes(settings))
     for contract in (ops, predict, openai, sagemaker, oip):
         app.include_router(contract.router)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.openapi = partial(document, app, serving)  # type: ignore[method-assign]
-    answering = Direct(app, serving.settings, refuse=_reply)
-    return RequestContext(Access(BodyLimit(answering, serving.settings.max_body_bytes), serving), serving)
+    answering = Direct(app, settings, refuse=_reply)
+    limited = BodyLimit(answering, settings.max_body_bytes, settings.receive_timeout_seconds)
+    return RequestContext(Access(limited, serving), serving)
 
 
 def _reply(request: Request, error: RequestError) -> JSONResponse:

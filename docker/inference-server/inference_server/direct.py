@@ -13,11 +13,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from inference_server.contracts.openai.chat import ChatRequest, chat
 from inference_server.contracts.predict import PredictRequest, predict
 from inference_server.errors import RequestError
+from inference_server.middleware import again
 from inference_server.settings import Settings
 
 JSON = (b"content-type", b"application/json")
@@ -55,7 +56,7 @@ class Direct:
         try:
             body = model.model_validate_json(whole["body"])
         except ValidationError:
-            await self._app(scope, _again(whole, receive), send)
+            await self._app(scope, again(whole, receive), send)
             return
         scope.update(app=self._app, route=route)
         request = Request(scope, receive, send)
@@ -70,13 +71,3 @@ class Direct:
         headers = [JSON, (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
-
-
-def _again(first: Message, receive: Receive) -> Receive:
-    """``receive`` as if ``first`` had not been read yet."""
-    left = [first]
-
-    async def replay() -> Message:
-        return left.pop() if left else await receive()
-
-    return replay

@@ -47,6 +47,13 @@ class RequestError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
+def body_too_slow(seconds: float) -> RequestError:
+    """For a request whose body did not come in within RECEIVE_TIMEOUT_SECONDS."""
+    return RequestError(
+        408, f"The body was not here after {seconds:g} s: send less at a time, or faster.", "body_too_slow"
+    )
+
+
 def open_inference(path: str) -> bool:
     """Whether this path is one of the Open Inference Protocol's."""
     return path == "/v2" or path.startswith("/v2/")

@@ -3,6 +3,7 @@
 Plain ASGI, because wrapping each reply in another task (as a middleware function would) costs a streaming server dear.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -13,12 +14,13 @@ from functools import cache
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference_server import tracing, traffic
-from inference_server.errors import RequestError
+from inference_server.errors import RequestError, body_too_slow
 from inference_server.ids import new_id
 from inference_server.serving import Phase, Serving
 
 log = logging.getLogger("inference_server.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+CLOSED = "the handler is closed"  # uvloop, of a connection
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -63,7 +65,11 @@ class RequestContext:
                 if serving.phase is Phase.DRAINING:
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if CLOSED not in str(error):  # it broke this moment, and uvicorn has not heard of it yet
+                    raise
 
         number = serving.begin()
         try:
@@ -139,44 +145,62 @@ def _attributes(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 class BodyLimit:
-    """Reads the body before anything else does, up to MAX_BODY_BYTES; one that is longer gets 413."""
+    """Reads the body before anything else does, up to MAX_BODY_BYTES, above which it gets 413, and for RECEIVE_TIMEOUT_SECONDS, after which
+    it gets 408.
+    """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            error = body_too_slow(self._seconds)
+        except RequestError as refused:
+            error = refused
+        else:
+            if body is not None:
+                whole = {"type": "http.request", "body": body, "more_body": False}
+                await self._app(scope, again(whole, receive), send)
+            return
+        scope["state"]["error_code"] = error.code
+        await send_json(send, error.status, error.body(scope["path"]), {"Connection": "close"})
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None where the client is gone. Raises RequestError 413."""
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        body = b""
-        more = True
-        too_large = declared.isdigit() and int(declared) > self._limit
-        while more and not too_large:
+        size = int(declared) if declared.isdigit() else 0
+        pieces: list[bytes] = []
+        received, more = 0, True
+        while more and max(size, received) <= self._limit:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
+                return None
+            pieces.append(message.get("body", b""))
+            received += len(pieces[-1])
             more = message.get("more_body", False)
-            too_large = len(body) > self._limit
-        if too_large:
-            error = RequestError(
+        if max(size, received) > self._limit:
+            raise RequestError(
                 413, f"The body is larger than {self._limit:,} bytes: send less at a time.", "body_too_large"
             )
-            scope["state"]["error_code"] = error.code
-            await send_json(send, 413, error.body(scope["path"]), {"Connection": "close"})
-            return
-        whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        return b"".join(pieces)
 
-        async def replay() -> Message:
-            nonlocal whole
-            if whole is None:
-                return await receive()
-            message, whole = whole, None
-            return message
 
-        await self._app(scope, replay, send)
+def again(first: Message, receive: Receive) -> Receive:
+    """``receive`` as if ``first`` had not been read yet."""
+    left = [first]
+
+    async def replay() -> Message:
+        return left.pop() if left else await receive()
+
+    return replay
 
 
 async def send_json(

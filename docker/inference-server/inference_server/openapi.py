@@ -18,7 +18,7 @@ from inference_server.serving import Serving
 
 READ = (500, 503)
 NAMED = (422, 404)  # where the path names a model
-ASKED = (400, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+ASKED = (400, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 GENERATED = {"HTTPValidationError", "ValidationError"}  # FastAPI's own shape, which no reply here has
 KEY = {
     "bearer": {"type": "http", "scheme": "bearer"},

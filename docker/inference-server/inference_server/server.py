@@ -56,6 +56,7 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
 
     from inference_server import logs
     from inference_server.app import create_app
+    from inference_server.connections import SlowHeads, allow_many, give_up_on_silent
     from inference_server.registry import Registry
     from inference_server.reload import Reloader, wait_for_models
     from inference_server.serving import Phase, Serving
@@ -66,6 +67,10 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
     except StartError as error:
         return _refuse(error)
     problem: list[StartError] = []
+    allow_many()
+    for each in filter(None, (listener, grpc_listener)):
+        give_up_on_silent(each, settings.receive_timeout_seconds)
+    slow_heads = SlowHeads(settings.receive_timeout_seconds)
 
     class Server(uvicorn.Server):
         """uvicorn, with loading at its start and draining at its end."""
@@ -85,6 +90,11 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
                 self.loop.add_signal_handler(RELOAD_SIGNAL, self.reload)
             self.loader = threading.Thread(target=self.load, name="loader", daemon=True)
             self.loader.start()
+
+        async def on_tick(self, counter: int) -> bool:
+            if counter % 10 == 0:  # once a second
+                slow_heads.sweep(self.server_state.connections)
+            return await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             if grpc_listener:
@@ -178,6 +188,7 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
         create_app(serving),
         log_config=None,
         access_log=False,
+        http="httptools",
         lifespan="off",
         ws="none",
         proxy_headers=False,

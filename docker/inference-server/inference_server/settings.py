@@ -83,6 +83,12 @@ class Settings:
     )
     max_queue: int = _setting(256, "Requests that may wait for a slot; one more gets 429.", low=0, high=100_000)
     max_body_bytes: int = _setting(1_048_576, "Largest request body; above it 413.", low=1)
+    receive_timeout_seconds: float = _setting(
+        30.0,
+        "Longest time for a request's head to come in, and for its body; then its connection is closed, a body with 408.",
+        low=0.1,
+        high=86_400,
+    )
     max_prompt_tokens: int = _setting(1024, "Longest prompt, after the chat template; above it 422.", low=1)
     max_new_tokens: int = _setting(512, "Most tokens one answer may ask for; above it 422.", low=1)
     default_new_tokens: int = _setting(256, "Length of an answer when the request does not say.", low=1)

@@ -30,7 +30,7 @@ from inference_server.contracts.tensors import (
     outputs_of,
     platform_of,
 )
-from inference_server.errors import RequestError
+from inference_server.errors import RequestError, body_too_slow
 from inference_server.ids import new_id
 from inference_server.serving import Phase, Serving
 
@@ -39,6 +39,7 @@ STATUS = {
     400: Status.INVALID_ARGUMENT,
     401: Status.UNAUTHENTICATED,
     404: Status.NOT_FOUND,
+    408: Status.DEADLINE_EXCEEDED,
     413: Status.RESOURCE_EXHAUSTED,
     422: Status.INVALID_ARGUMENT,
     429: Status.RESOURCE_EXHAUSTED,
@@ -98,7 +99,7 @@ class OpenInference:
                 self._note_client(stream, headers, fields, name)
                 if serving.phase is Phase.DRAINING and name not in PROBES:
                     raise RequestError(503, "The server is stopping: send this to another one.", "draining")
-                request = await receive(stream, asked, serving.settings.max_body_bytes)
+                request = await self._receive(stream, asked)
                 await stream.send_message(await method(request, fields))
                 status = Status.OK
             except RequestError as error:
@@ -116,6 +117,15 @@ class OpenInference:
                 log.log(level, "request", extra={"fields": fields})
 
         return Handler(handle, Cardinality.UNARY_UNARY, asked, answered)
+
+    async def _receive(self, stream: "Stream[Any, Any]", kind: Any) -> Any:
+        """The request's message, within the server's limits. Raises RequestError."""
+        settings = self._serving.settings
+        try:
+            async with asyncio.timeout(settings.receive_timeout_seconds):
+                return await receive(stream, kind, settings.max_body_bytes)
+        except TimeoutError:
+            raise body_too_slow(settings.receive_timeout_seconds) from None
 
     def _note_client(
         self, stream: "Stream[Any, Any]", headers: dict[bytes, bytes], fields: dict[str, Any], name: str

@@ -26,6 +26,7 @@ MEANINGS = {
     401: "An API key is missing or unknown.",
     404: "No such model.",
     406: "Accept asks for none of the forms that the answer can have.",
+    408: "The body took too long to come in.",
     413: "The body or the batch is too large.",
     415: "The body is of a type that is not read here.",
     422: "The request is wrong; the message says where.",
