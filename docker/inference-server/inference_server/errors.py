@@ -54,6 +54,13 @@ def body_too_slow(seconds: float) -> RequestError:
     )
 
 
+def too_late(seconds: float) -> RequestError:
+    """For an answer that took longer than REQUEST_TIMEOUT_SECONDS."""
+    return RequestError(
+        504, f"The answer took longer than {seconds:g} s: ask for less at a time, or come back later.", "timeout"
+    )
+
+
 def open_inference(path: str) -> bool:
     """Whether this path is one of the Open Inference Protocol's."""
     return path == "/v2" or path.startswith("/v2/")

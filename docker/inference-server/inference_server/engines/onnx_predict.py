@@ -12,7 +12,7 @@ import numpy as np
 from inference_server.engines.base import Floats
 from inference_server.engines.loop import EngineLoop
 from inference_server.engines.onnx_session import open_session
-from inference_server.errors import ModelRefused, RequestError
+from inference_server.errors import ModelRefused, RequestError, too_late
 from inference_server.models import ModelSpec
 from inference_server.settings import Settings
 
@@ -48,6 +48,7 @@ class PredictEngine(EngineLoop):
         self._shape = tuple(shape)
         self._session = open_session(spec.weights, threads, spec.card.get("sha256"))
         self._max_queue = settings.max_queue
+        self._timeout = settings.request_timeout_seconds
         self._jobs: deque[_Job] = deque()
         self._prove(spec)
         self.start()
@@ -102,7 +103,15 @@ class PredictEngine(EngineLoop):
                 )
             self._jobs.append(job)
             self.wake.notify()
-        return await job.reply
+        # Not by the loop itself: it may be what is stuck. And not asyncio.timeout, which costs several times as much.
+        timer = aio.call_later(self._timeout, self._give_up, job)
+        try:
+            return await job.reply
+        finally:
+            timer.cancel()
+
+    def _give_up(self, job: _Job) -> None:
+        _give([(job, too_late(self._timeout))])
 
     # What follows runs on the loop's own thread.
 

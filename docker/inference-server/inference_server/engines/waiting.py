@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from inference_server import clients
 from inference_server.engines.base import Delta, Usage
 from inference_server.engines.fair import FairQueue, Pace
-from inference_server.errors import RequestError
+from inference_server.errors import RequestError, too_late
 
 log = logging.getLogger("inference_server.engine")
 
@@ -36,10 +36,7 @@ class Job(Generic[Piece]):
 
     async def read(self, limit: float, leave: Callable[[], None]) -> AsyncGenerator[Delta, None]:
         """The mailbox as a stream, for at most ``limit`` seconds; ``leave`` is called at its end, however it comes. Raises RequestError."""
-        late = RequestError(
-            504, f"The answer took longer than {limit:g} s: ask for fewer tokens, or come back later.", "timeout"
-        )
-        timer = self.aio.call_later(limit, self.mailbox.put_nowait, late)
+        timer = self.aio.call_later(limit, self.mailbox.put_nowait, too_late(limit))
         try:
             while True:
                 delta = await self.mailbox.get()

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from inference_server.contracts.openai.shapes import INDEX, Positive, reply
 from inference_server.contracts.responses import Json
 from inference_server.engines.base import Floats, Usage
-from inference_server.errors import RequestError
+from inference_server.errors import RequestError, too_late
 from inference_server.serving import answered_by, serving
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -74,7 +74,7 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> JSONResponse:
         async with asyncio.timeout(seconds):
             vectors, tokens = await model.embed(texts)
     except TimeoutError:
-        raise RequestError(504, f"The vectors took longer than {seconds:g} s: send fewer texts.", "timeout") from None
+        raise too_late(seconds) from None
     if width < model.engine.dimensions:
         vectors = vectors[:, :width] / np.maximum(np.linalg.norm(vectors[:, :width], axis=1, keepdims=True), 1e-12)
     request.state.usage = Usage(tokens, 0)
