@@ -4,6 +4,7 @@ import datetime
 import functools
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tokenizers.decoders import DecodeStream
 from inference_server.errors import ModelRefused, RequestError
 from inference_server.models import check_whole, read_json
 
+LONG_TOKEN = 32  # characters; hardly any token has more
 ENOUGH_BEFORE = 8  # tokens: a character has at most four bytes
 
 
@@ -52,8 +54,10 @@ class ChatTokenizer:
         controls = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
         self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
 
-    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
+    def encode(self, messages: list[dict[str, Any]], most: int = sys.maxsize) -> list[int]:
         """A chat as the model's prompt, up to where its answer begins. Raises RequestError for a chat the template refuses.
+
+        Of a prompt with more than twice ``most`` tokens perhaps only a beginning, which has more than twice that, too.
 
         Control tokens such as ``<|system|>`` written inside a message are taken out: a message can't speak for another role.
         """
@@ -66,15 +70,26 @@ class ChatTokenizer:
                 422, f"The model's chat template refused these messages: {error}", "bad_messages", "messages"
             ) from None
         try:
-            return self._tokenizer.encode(prompt, add_special_tokens=False).ids
+            return self._ids(prompt, most, specials=False)
         except (UnicodeEncodeError, TypeError):  # JSON can write half a character ("\\ud800"), which is no text
             raise RequestError(
                 422, "The text holds half a character: send whole ones.", "bad_text", "messages"
             ) from None
 
-    def encode_text(self, text: str) -> list[int]:
-        """A plain text as the model's prompt, without the template; control tokens in it count as such."""
-        return self._tokenizer.encode(text).ids
+    def encode_text(self, text: str, most: int = sys.maxsize) -> list[int]:
+        """A plain text as the model's prompt, without the template; control tokens in it count as such. See ``encode`` for ``most``."""
+        return self._ids(text, most, specials=True)
+
+    def _ids(self, text: str, most: int, specials: bool) -> list[int]:
+        """Piece by piece where it is long, until it is too long: a megabyte of noise as a whole takes a second and 300 MB."""
+        piece = most * LONG_TOKEN
+        if len(text) > piece:
+            begun: list[int] = []
+            for start in range(0, len(text), piece):
+                begun += self._tokenizer.encode(text[start : start + piece], add_special_tokens=False).ids
+                if len(begun) > 2 * most:
+                    return begun
+        return self._tokenizer.encode(text, add_special_tokens=specials).ids
 
     def decode(self, ids: list[int]) -> str:
         """Token ids as text."""

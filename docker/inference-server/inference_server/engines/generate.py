@@ -20,6 +20,7 @@ class GenerateEngine:
         self._tokenizer = tokenizer
         self._settings = settings
         self._context = models[0].context
+        self._longest = min(settings.max_prompt_tokens, self._context - 1)
         self._private = bool(settings.api_keys or settings.api_keys_file)
         self._wake = threading.Condition()
         self._queue: Line[Sequence] = Line(settings.max_queue + sum(model.slots for model in models))
@@ -88,13 +89,13 @@ class GenerateEngine:
     def _encode(self, prompt: Prompt) -> tuple[list[int], bool]:
         """(token ids, whether the answer goes on in the middle of a plain text). Raises RequestError."""
         if isinstance(prompt, str):
-            return self._tokenizer.encode_text(prompt), True
+            return self._tokenizer.encode_text(prompt, self._longest), True
         ids = [item for item in prompt if isinstance(item, int)]
         if prompt and len(ids) == len(prompt):
             if not all(0 <= token < self._tokenizer.vocabulary for token in ids):
                 raise self._unknown_token("prompt")
             return ids, True
-        return self._tokenizer.encode([item for item in prompt if isinstance(item, dict)]), False
+        return self._tokenizer.encode([item for item in prompt if isinstance(item, dict)], self._longest), False
 
     def _unknown_token(self, param: str) -> RequestError:
         last = self._tokenizer.vocabulary - 1
@@ -110,11 +111,12 @@ class GenerateEngine:
 
     def _room(self, prompt: int, wanted: int | None, param: str) -> int:
         """Tokens the answer may have. Raises RequestError when prompt or wish is too long."""
-        limit = min(self._settings.max_prompt_tokens, self._context - 1)
+        limit = self._longest
         if prompt > limit:
+            tokens = prompt if prompt <= 2 * limit else f"more than {2 * limit}"
             raise RequestError(
                 422,
-                f"The prompt has {prompt} tokens and this server takes {limit}: shorten it.",
+                f"The prompt has {tokens} tokens and this server takes {limit}: shorten it.",
                 "context_length_exceeded",
                 param,
             )
