@@ -57,6 +57,7 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
     from inference_server import logs
     from inference_server.app import create_app
     from inference_server.connections import SlowHeads, allow_many, give_up_on_silent
+    from inference_server.engines import standstill
     from inference_server.registry import Registry
     from inference_server.reload import Reloader, wait_for_models
     from inference_server.serving import Phase, Serving
@@ -92,6 +93,7 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
             self.loader.start()
 
         async def on_tick(self, counter: int) -> bool:
+            standstill.look()
             if counter % 10 == 0:  # once a second
                 slow_heads.sweep(self.server_state.connections)
             return await super().on_tick(counter)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 
+from inference_server.engines import standstill
 from inference_server.engines.base import STOPPING, Vitals
 
 log = logging.getLogger("inference_server.engine")
@@ -54,7 +55,7 @@ class EngineLoop(abc.ABC):
         """Dead, stuck or well."""
         running, waiting = self.load()
         why = self._why
-        silent = time.monotonic() - self._beat
+        silent = time.monotonic() - max(self._beat, standstill.look())
         if not why and not self._thread.is_alive():
             why = "the engine's loop is not running"
         if not why and silent > self._stall_seconds:

@@ -2,11 +2,14 @@
 
 import asyncio
 import hashlib
+import math
+import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from inference_server.engines import standstill
 from inference_server.engines.base import STOPPING, Floats, Vitals
 from inference_server.engines.features import features, words
 from inference_server.errors import ModelRefused, RequestError
@@ -42,6 +45,8 @@ class EmbedEngine:
         self.batch_sizes: defaultdict[int, int] = defaultdict(int)
         self._waiting = 0
         self._closed = False
+        self._stall_seconds = settings.stall_seconds
+        self._began: float | None = None  # the texts that are being computed now
         # A thread, so that a long text holds up nobody's tokens; one, because NumPy's sums would not get faster by more.
         self._thread = ThreadPoolExecutor(1, f"engine-{spec.id}")
 
@@ -62,7 +67,7 @@ class EmbedEngine:
         try:
             for start in range(0, len(texts), TEXTS_A_TURN):  # others come in between
                 run = asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._run, texts[start : start + TEXTS_A_TURN]
+                    self._thread, self._turn, texts[start : start + TEXTS_A_TURN]
                 )
                 vectors, count = await run
                 parts.append(vectors)
@@ -70,6 +75,14 @@ class EmbedEngine:
         finally:
             self._waiting -= 1
         return np.concatenate(parts), tokens
+
+    def _turn(self, texts: list[str]) -> tuple[Floats, int]:
+        """On the engine's thread."""
+        self._began = time.monotonic()
+        try:
+            return self._run(texts)
+        finally:
+            self._began = None
 
     def _run(self, texts: list[str]) -> tuple[Floats, int]:
         """Vectors and tokens of a few texts. Raises RequestError for one that has too many."""
@@ -98,7 +111,11 @@ class EmbedEngine:
 
     def vitals(self) -> Vitals:
         """See ``base.Engine``."""
-        return Vitals("the engine is closed" if self._closed else "", min(self._waiting, 1), max(0, self._waiting - 1))
+        silent = time.monotonic() - max(self._began or math.inf, standstill.look())
+        why = "the engine is closed" if self._closed else ""
+        if silent > self._stall_seconds:
+            why = why or f"the engine has been at the same texts for {silent:.0f} s"
+        return Vitals(why, min(self._waiting, 1), max(0, self._waiting - 1))
 
     def close(self, why: str = STOPPING) -> None:
         """See ``base.Engine``."""
