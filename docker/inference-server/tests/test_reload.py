@@ -242,6 +242,7 @@ def test_what_cannot_be_loaded_changes_nothing(repository: Path, samples: list[d
 
 def test_files_cut_under_a_running_server(repository: Path, samples: list[dict[str, Any]]) -> None:
     """In place, as a disk that fills up does it; not noticed, because the models are in memory."""
+    shutil.copytree(MODELS / "embedder", repository / "embedder")
     with Server(MODEL_PATH=repository) as server:
         for path in repository.rglob("*"):
             if path.is_file():
@@ -250,10 +251,13 @@ def test_files_cut_under_a_running_server(repository: Path, samples: list[dict[s
             row = {"inputs": samples[0]["pixels"], "model": "digits"}
             assert server.client.post("/predict", json=row).json()["predicted_class"] == str(samples[0]["label"])
             assert server.client.post("/predict", json={"inputs": QUESTION, "max_tokens": 20}).status_code == 200
+            assert (
+                server.client.post("/v1/embeddings", json={"input": QUESTION, "model": "embedder"}).status_code == 200
+            )
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "models stay as they were" in server.output(), 20)
         assert server.client.post("/predict", json={"inputs": QUESTION, "max_tokens": 5}).status_code == 200
-        assert len(ready(server)) == 4
+        assert len(ready(server)) == 5
         assert server.terminate() == 0
 
 
