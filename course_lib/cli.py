@@ -346,6 +346,28 @@ def bench_serve(
         serve_table.write(found)
 
 
+@bench_app.command("soak")
+def bench_soak(
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+    seconds: Annotated[int, typer.Option(min=10, help="Length of the run, warm-up included.")] = 600,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the figures into COMPARISONS.md.")] = False,
+) -> None:
+    """Everything at once against the inference server, rude clients and reloads among it; its memory has to stay flat.
+
+    Exit code 1 where it did not, or where a request failed.
+
+    Example: `course bench soak --seconds 60`
+    """
+    from course_lib.bench import document, soak
+
+    found = soak.figures(seconds, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]"))
+    _report(found, as_json)
+    if write_docs:
+        document.write("soak", soak.markdown(found))
+    if found["failed"] or not found["flat"]:
+        raise typer.Exit(1)
+
+
 def _report(figures: dict[str, object], as_json: Path | None) -> None:
     for name, value in figures.items():
         console.print(f"{name}: {value}", highlight=False)

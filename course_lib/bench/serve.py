@@ -115,7 +115,7 @@ def figures(plan: Plan, *, only: list[str] | None = None, say: Say = lambda line
     """
     wrk = load.require_wrk()
     stream_client = load.stream_client()
-    with tempfile.TemporaryDirectory(prefix="course-bench-") as held, _ended_by_sigterm():
+    with tempfile.TemporaryDirectory(prefix="course-bench-") as held, ended_by_sigterm():
         bench = _Bench(plan, Path(held), stream_client, say)
         bench.invite(only)
         bench.tune()
@@ -130,7 +130,7 @@ class _Bench:
     def __init__(self, plan: Plan, folder: Path, stream_client: Path | str, say: Say) -> None:
         self.plan, self.folder, self.stream_client, self.say = plan, folder, stream_client, say
         self.load_before = os.getloadavg()[0]
-        self.cpus, self.client_cpus = _cpus()
+        self.cpus, self.client_cpus = cpus()
         self.repository = workload.repository(folder)
         tutor = workload.newest(self.repository / "models" / "tutor")
         self.same = workload.texts(tutor, workload.same_length)
@@ -386,7 +386,7 @@ class _Bench:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "preliminary": not self.plan.tune or self.plan.rounds < 3 or self.load_before > 0.5,
             "machine": {
-                "cpu": _cpu_name(),
+                "cpu": cpu_name(),
                 "architecture": platform.machine(),
                 "system": platform.platform(),
                 "server_cpus": self.cpus,
@@ -442,7 +442,7 @@ def schema() -> dict[str, Any]:
     return dict(json.loads(resources.files("course_lib.bench").joinpath("serve.schema.json").read_text()))
 
 
-def _cpus() -> tuple[list[int], list[int]]:
+def cpus() -> tuple[list[int], list[int]]:
     """CPUs of the server and of the client: apart where there are enough, else all for both."""
     found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     if len(found) >= _SERVER_CPUS + 2:
@@ -450,7 +450,7 @@ def _cpus() -> tuple[list[int], list[int]]:
     return found, found
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.M) if info.exists() else None
     return named[1] if named else platform.processor() or platform.machine()
@@ -469,7 +469,7 @@ def _versions() -> dict[str, Any]:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
     """SIGTERM unwinds the stack, so that every server is ended on the way."""
 
     def leave(number: int, frame: FrameType | None) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course_lib.errors import CourseError
-from course_lib.settings import CHECKOUT
+from course_lib.bench import document
 
-DOCUMENT = CHECKOUT / "COMPARISONS.md"
-_BEGIN, _END = "<!-- course bench serve: begin -->", "<!-- course bench serve: end -->"
 _NAMES = {"ours": "this server", "bare_engine": "bare engine", "flask": "flask + gunicorn"}
 _FIGURES: dict[str, tuple[str, str]] = {
     "tokens/s": ("tokens_per_s", ",.0f"),
@@ -85,19 +81,13 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def write(found: Mapping[str, Any], document: Path = DOCUMENT) -> None:
+def write(found: Mapping[str, Any], where: Path = document.COMPARISONS) -> None:
     """Puts the section between its markers.
 
     Raises:
         CourseError: the markers are not there.
     """
-    text = document.read_text()
-    pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.S)
-    if not pattern.search(text):
-        raise CourseError(
-            f"{document.name} has no place for the figures", do=f"Put {_BEGIN} and {_END} where they belong."
-        )
-    document.write_text(pattern.sub(lambda _: f"{_BEGIN}\n{markdown(found)}\n{_END}", text))
+    document.write("serve", markdown(found), where)
 
 
 def _cell(entry: Mapping[str, Any], name: str, form: str) -> str:
