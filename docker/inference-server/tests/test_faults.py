@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -364,10 +365,10 @@ def test_an_engine_that_is_stuck(stuck: str, path: str, asked: dict[str, Any], w
     serving.phase = Phase.READY
     engine: Any = {model.spec.id: model for model in serving.loaded.models}[stuck].engine
     name = "_run" if stuck.startswith("embedder") else "turn"
-    turn: Callable[..., Any] = getattr(engine, name)
+    parts = getattr(engine, "instances", [engine])
     go_on = threading.Event()
 
-    def hold(*arguments: Any) -> Any:
+    def held(turn: Callable[..., Any], *arguments: Any) -> Any:
         go_on.wait(30)
         return turn(*arguments)
 
@@ -380,7 +381,8 @@ def test_an_engine_that_is_stuck(stuck: str, path: str, asked: dict[str, Any], w
         watching = asyncio.ensure_future(watch())
         transport = httpx.ASGITransport(app=create_app(serving))
         async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
-            setattr(engine, name, hold)
+            for part in parts:
+                setattr(part, name, partial(held, getattr(part, name)))
             late = await client.post(path, json=asked)
             assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
             for probe in ("/health", "/ready"):
