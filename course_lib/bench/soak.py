@@ -270,7 +270,8 @@ def markdown(found: Mapping[str, Any]) -> str:
             f"| slope, a minute | {found['rss_slope_mb_per_minute']:+.2f} |",
             "",
             f"Of {found['requests'] + found['failed']:,} requests {found['failed']} were not answered as they have to be. "
-            "Start and end are medians over a tenth of the time. For a moment a reload holds two models.",
+            "Start and end are medians over a tenth of the time. For a moment a reload holds two models, "
+            "and the cache of prompts fills between two reloads and goes with its model: that is the spread.",
         ]
     )
 
