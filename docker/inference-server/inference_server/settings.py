@@ -76,7 +76,7 @@ class Settings:
     )
     slots: int = _setting(32, "Texts that one model generates at the same time; others wait.", low=1, high=256)
     prefix_cache_mb: int = _setting(
-        64,
+        32,
         "Memory of a text model for prompts it has read, so that the next ones that begin alike are read from there on; 0: none.",
         low=0,
         high=1_000_000,
