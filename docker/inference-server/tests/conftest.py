@@ -140,3 +140,20 @@ def digits(tmp_path: Path) -> Path:
 def tutor(tmp_path: Path) -> Path:
     """A copy of the tutor to spoil."""
     return Path(shutil.copytree(MODELS / "tutor" / "1", tmp_path / "tutor" / "1"))
+
+
+def from_package(package: str, find: Callable[[], str | None]) -> str:
+    """What ``find`` finds once this package of Debian or Ubuntu is there: installed where that may be done, else the test is skipped."""
+    found = find()
+    if found is None:
+        missing = f"{package} is not here (Debian's package of that name)"
+        packages = pytest.importorskip(
+            "course_lib.host.packages", reason=missing
+        )  # the server's tests may be alone here
+        try:
+            packages.install(package)
+        except packages.CourseError as error:
+            pytest.skip(f"{missing}: {error}")
+        found = find()
+    assert found
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MODELS, Server, free_port, run, wait_for
+from conftest import MODELS, Server, free_port, from_package, run, wait_for
 
 CHAT = {"messages": [{"role": "user", "content": "What is a Docker image?"}], "max_tokens": 5}
 
@@ -153,9 +153,7 @@ def test_metrics_of_speed_and_batches(server: Server) -> None:
 
 
 def test_promtool_finds_nothing_to_say(server: Server) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian's package prometheus has it)")
+    promtool = from_package("promtool", lambda: shutil.which("promtool"))
     text = server.client.get("/metrics").text
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
