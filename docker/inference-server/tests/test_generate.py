@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import MODELS, wait_for
 from inference_server import clients, engines
+from inference_server.engines import loop
 from inference_server.engines.base import Sampling, Usage
 from inference_server.engines.chat import ChatTokenizer
 from inference_server.engines.generate import GenerateEngine
@@ -91,9 +93,10 @@ def test_as_the_model_without_a_cache(endless: GenerateEngine) -> None:
     assert ask(endless, QUESTIONS[0], Sampling(max_tokens=20))[0] == text
 
 
-def test_a_whole_answer_comes_in_two_pieces(endless: GenerateEngine) -> None:
+@pytest.mark.parametrize("stop", [(), ("no such text",)])
+def test_a_whole_answer_comes_in_two_pieces(endless: GenerateEngine, stop: tuple[str, ...]) -> None:
     async def pieces(**said: object) -> list[str]:
-        sampling = Sampling(max_tokens=30, stop=("no such text",), **said)  # type: ignore[arg-type]
+        sampling = Sampling(max_tokens=30, stop=stop, **said)  # type: ignore[arg-type]
         prompts = [[{"role": "user", "content": QUESTIONS[0]}]]
         return [delta.text async for delta in await endless.generate([*prompts], sampling)]
 
@@ -144,6 +147,44 @@ def test_instances_share_the_work() -> None:
         return shares
 
     assert asyncio.run(four()) == [2, 2]
+    made.close()
+
+
+def test_one_at_a_time_goes_to_the_same_instance() -> None:
+    made = build(endless=True, instances=2)
+    for instance in made.instances:
+        instance.batch_sizes = defaultdict(int)
+    for question in QUESTIONS[:6]:
+        ask(made, question, Sampling(max_tokens=5))
+    assert [dict(instance.batch_sizes) for instance in made.instances] == [{1: 24}, {}]
+    made.close()
+
+
+def test_nobody_waits_for_an_instance_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two prompts at once on an idle engine: the second is not left to whoever is busy with the first."""
+    monkeypatch.setattr(loop, "IDLE_SECONDS", 60)  # or it would wake by itself in the end
+    made = build(endless=True, instances=2)
+    hold, real = threading.Event(), made.instances[0].model.prefill
+
+    def stick(slot: int, ids: list[int], start: int) -> object:
+        hold.wait(20)
+        return real(slot, ids, start)
+
+    made.instances[0].model.prefill = stick  # type: ignore[assignment, method-assign]
+    prompts = [[{"role": "user", "content": question}] for question in QUESTIONS[:2]]
+
+    async def both() -> None:
+        hold.clear()
+        ends = 0
+        async for delta in await made.generate([*prompts], Sampling(max_tokens=3)):
+            ends += delta.finish is not None
+            if ends:
+                hold.set()
+        assert ends == 2
+
+    for _ in range(20):
+        asyncio.run(asyncio.wait_for(both(), 10))
+        wait_for(lambda: made.vitals().running == 0, 5)
     made.close()
 
 
@@ -291,6 +332,14 @@ def test_seed(endless: GenerateEngine) -> None:
     assert draw(1) == draw(1)
     assert len({draw(seed) for seed in range(5)}) > 1
     assert draw(-1)
+
+
+def test_the_end_token_ends_a_whole_answer_too(engine: GenerateEngine) -> None:
+    streamed, whole = (
+        ask(engine, "What is a Docker image?", Sampling(max_tokens=200, whole=whole)) for whole in (False, True)
+    )
+    assert whole == streamed
+    assert whole[1] == "stop"
 
 
 def test_the_end_token_ends_an_answer(engine: GenerateEngine) -> None:

@@ -54,7 +54,7 @@ class GenerateEngine:
                     503, "The model's engine is not running; the server will be replaced.", "engine_down"
                 )
             self._queue.enter(job, self._running())
-            self._wake.notify(len(job.pieces))
+            self._wake.notify_all()
         return job.read(self._settings.request_timeout_seconds, lambda: self._leave(job))
 
     def text_of(self, prompt: Prompt) -> str:

@@ -1,6 +1,7 @@
 """One copy of a text model: a thread that lets sequences join and leave a running batch, whatever computes the logits."""
 
 import logging
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -105,14 +106,28 @@ class Sequence:
         self._whole = sampling.whole and self._logprobs is None
         self._begun = False
         self._kept: list[str] = []  # of a whole answer, what came after its first piece
+        self._plain = self._whole and self.sampler.plain and not sampling.stop
+        self._tokens: list[int] = []  # of a plain one, what is no text yet
 
     def used(self) -> int:
         """Tokens it really took, of the ``cost`` it might have."""
         return self.cost - self.limit + self.produced
 
+    def keeps(self, token: int, eos_ids: frozenset[int]) -> bool:
+        """Count a new token in, if nothing else has to be done about it before the answer ends; ``take`` does the rest."""
+        if not (self._plain and self._begun) or self.produced + 1 >= self.limit or token in eos_ids:
+            return False
+        self.token = token
+        self.produced += 1
+        self._tokens.append(token)
+        return True
+
     def take(self, token: int, logits: Floats, eos_ids: frozenset[int]) -> Delta:
         """Count a new token in; the delta it makes, the last one if the answer ends here."""
         self.token = token
+        if self._tokens:
+            self._kept += map(self._words.feed, self._tokens)
+            self._tokens.clear()
         if token in eos_ids:
             return self._last("", "stop")
         self.produced += 1
@@ -214,12 +229,22 @@ class Instance(EngineLoop):
                 self._reading.append(sequence)
 
     def _next(self) -> Sequence | None:
-        """Who is next, if there is room and no other instance is less busy."""
-        busy = self._loads[self._number] = self.busy
-        if not self._queue or len(self.running) == self._room() or busy > min(self._loads):
+        """Who is next, if there is room and the turn is this instance's."""
+        self._loads[self._number] = self.busy
+        if not self._queue or len(self.running) == self._room() or not self._first_choice():
             return None
         with self.wake:
-            return self._queue.pop()
+            sequence = self._queue.pop()
+            if sequence:
+                self._loads[self._number] += 1
+                if self._queue:  # the choice may be another's now, who sleeps
+                    self.wake.notify_all()
+        return sequence
+
+    def _first_choice(self) -> bool:
+        """Whether no other instance is less busy. Where several are idle it is the first: its caches are warm from the last request."""
+        mine = self._loads[self._number]
+        return mine == min(self._loads) and not (mine == 0 and 0 in self._loads[: self._number])
 
     def _room(self) -> int:
         """The slots below this one are for sequences that run."""
@@ -295,7 +320,8 @@ class Instance(EngineLoop):
             return
         best = logits.argmax(-1).tolist()  # in one go: most want just that, and what others do costs far more
         for slot in reversed(range(len(self.running))):
-            if not self._give(self.running[slot], logits[slot], best[slot]):
+            sequence, token = self.running[slot], best[slot]
+            if not sequence.keeps(token, self._eos) and not self._give(sequence, logits[slot], token):
                 self._free(slot)
 
     def _give(self, sequence: Sequence, logits: Floats, best: int | None = None) -> bool:
@@ -336,7 +362,7 @@ class Instance(EngineLoop):
                 log.debug("an answer came too late")
 
     def has_work(self) -> bool:
-        return bool(self._queue or self.busy)
+        return bool(self.busy or (self._queue and self._first_choice()))
 
     def load(self) -> tuple[int, int]:
         return self.busy, len(self._queue)
@@ -344,6 +370,7 @@ class Instance(EngineLoop):
     def abandon(self, why: str) -> None:
         with self.wake:
             self.closing = True
+            self._loads[self._number] = sys.maxsize  # nobody is to leave anything to this one
             left = {sequence.job for sequence in [*self.running, *self._reading, *self._queue.clear()]}
             self.running.clear()
             self._reading.clear()

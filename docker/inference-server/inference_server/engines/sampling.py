@@ -33,6 +33,11 @@ class Sampler:
         """Whether the most likely token is always taken."""
         return self._temperature <= 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether a token depends on its logits alone."""
+        return self.greedy and not self._shifts
+
     def pick(self, logits: Floats, best: int | None = None) -> int:
         """The next token from one line of logits, shape (vocabulary,); ``best`` is the most likely one, where it is known already."""
         if self._shifts:
