@@ -281,6 +281,36 @@ def test_a_prompt_that_begins_like_another_is_read_from_there_on(instances: int)
     plain.close()
 
 
+def test_a_long_prompt_that_is_known_but_for_its_end() -> None:
+    made, plain = (build(endless=True, prefix_cache_mb=mb) for mb in (8, 0))
+    long = "image " * 300
+    for question, more in (("What?", 0), ("Why, and how, and when?", 0), ("Which? " * 60, 100)):
+        text, _, usage = ask(made, long + question, Sampling(max_tokens=6))
+        assert text == ask(plain, long + question, Sampling(max_tokens=6))[0]
+        assert usage.prompt_tokens - usage.cached_tokens > more
+    assert usage.cached_tokens > 250
+    assert made.vitals().running == 0
+    made.close()
+    plain.close()
+
+
+def test_a_state_that_can_not_be_pasted_fails_its_request_only() -> None:
+    made = build(prefix_cache_mb=8)
+    long = "A volume outlives its container, and a network joins several of them. " * 6
+
+    def fail(slot: int, state: object, size: int) -> None:
+        raise RuntimeError("sabotage")
+
+    ask(made, long, Sampling(max_tokens=3))
+    real, made.instances[0].model.paste = made.instances[0].model.paste, fail  # type: ignore[method-assign]
+    with pytest.raises(RequestError, match="could not compute this answer"):
+        ask(made, long, Sampling(max_tokens=3))
+    made.instances[0].model.paste = real  # type: ignore[method-assign]
+    assert ask(made, long, Sampling(max_tokens=3))[2].cached_tokens == 96
+    assert made.vitals().alive
+    made.close()
+
+
 def test_the_prefix_cache_forgets_what_was_used_least_lately() -> None:
     cache = PrefixCache(limit=300)
     prompts = [[number] * 40 for number in range(4)]

@@ -17,9 +17,8 @@ from inference_server.engines.waiting import Line
 from inference_server.errors import RequestError
 
 log = logging.getLogger("inference_server.engine")
-ADMIT_A_TURN = (
-    4  # prompts taken in between two steps: more would let a crowd of newcomers stall those who are being answered
-)
+# Prompts taken in between two steps: more would let a crowd of newcomers stall those who are being answered.
+ADMIT_A_TURN = 4
 NOTHING = Delta("")  # is told nobody
 
 
@@ -97,7 +96,8 @@ class Sequence:
         self.sampler = Sampler(sampling, choice)
         self.slot = 0
         self.read = 0  # tokens of the prompt that lie in the slot
-        self.cached = 0  # those of them that came from an earlier prompt
+        self.cached = 0  # those of them that come from an earlier prompt
+        self.state: Any = None  # which is this, until it lies in the slot
         self.produced = 0
         self.token = 0
         self._words = tokenizer.words(after)
@@ -217,12 +217,9 @@ class Instance(EngineLoop):
             if sequence.job.cancelled:
                 self._over(sequence)
                 continue
-            known, state = self._prefixes.find(sequence.owner, sequence.ids)
-            short = len(sequence.ids) - known <= self.model.chunk
+            sequence.cached, sequence.state = self._prefixes.find(sequence.owner, sequence.ids)
+            short = len(sequence.ids) - sequence.cached <= self.model.chunk
             sequence.slot = len(self.running) if short else self._room() - 1
-            if known:
-                self.model.paste(sequence.slot, state, known)
-                sequence.read = sequence.cached = known
             if short:
                 self._read(sequence)
             else:
@@ -255,17 +252,16 @@ class Instance(EngineLoop):
             sequence = self._reading.pop(0)
             if sequence.job.cancelled:
                 self._over(sequence)
-            elif len(sequence.ids) - sequence.read > self.model.chunk:
+            elif self._read(sequence):
                 self._reading.insert(0, sequence)
-                if not self._read(sequence):
-                    self._reading.pop(0)
-            else:
-                self._read(sequence)
 
     def _read(self, sequence: Sequence) -> bool:
-        """The next chunk of a prompt, with the last of which it joins; False when it could not be run."""
-        chunk = sequence.ids[sequence.read : sequence.read + self.model.chunk]
+        """The next chunk of a prompt; after the last it runs. Whether there is more to read."""
         try:
+            if sequence.state is not None:
+                self.model.paste(sequence.slot, sequence.state, sequence.cached)
+                sequence.read, sequence.state = sequence.cached, None
+            chunk = sequence.ids[sequence.read : sequence.read + self.model.chunk]
             logits = self.model.prefill(sequence.slot, chunk, sequence.read)
         except BaseException as error:
             self._over(sequence)
@@ -275,9 +271,10 @@ class Instance(EngineLoop):
             log.exception("a prompt could not be run")
             return False
         sequence.read += len(chunk)
-        if sequence.read == len(sequence.ids):
-            self._begin(sequence, logits)
-        return True
+        if sequence.read < len(sequence.ids):
+            return True
+        self._begin(sequence, logits)
+        return False
 
     def _begin(self, sequence: Sequence, logits: Floats) -> None:
         """The whole prompt is read: keep what others may begin with too, and let it and its siblings run."""
