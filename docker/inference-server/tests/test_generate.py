@@ -247,15 +247,24 @@ def test_a_long_prompt_is_read_in_between_steps() -> None:
 
 def test_leaving_while_a_long_prompt_is_read_frees_its_slot() -> None:
     made = build(slots=2, endless=True)
+    reading, go, real = threading.Event(), threading.Event(), made.instances[0].model.prefill
+
+    def slow(slot: int, ids: list[int], start: int) -> object:
+        reading.set()
+        go.wait(20)
+        return real(slot, ids, start)
+
+    made.instances[0].model.prefill = slow  # type: ignore[assignment, method-assign]
 
     async def leave() -> None:
         stream = await made.generate([[{"role": "user", "content": "image " * 400}]], Sampling(max_tokens=4))
         waiting = asyncio.ensure_future(anext(stream))
-        while not made.instances[0].busy:
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(reading.wait, 10)
+        assert made.vitals().running == 1
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await stream.aclose()
+        go.set()
 
     asyncio.run(leave())
     wait_for(lambda: made.vitals().running == 0, 5)

@@ -220,10 +220,10 @@ class Instance(EngineLoop):
             sequence.cached, sequence.state = self._prefixes.find(sequence.owner, sequence.ids)
             short = len(sequence.ids) - sequence.cached <= self.model.chunk
             sequence.slot = len(self.running) if short else self._room() - 1
-            if short:
-                self._read(sequence)
-            else:
+            if not short:
                 self._reading.append(sequence)
+            elif (logits := self._read(sequence)) is not None:
+                self._begin(sequence, logits)
 
     def _next(self) -> Sequence | None:
         """Who is next, if there is room and the turn is this instance's."""
@@ -248,15 +248,21 @@ class Instance(EngineLoop):
         return min(sequence.slot for sequence in self._reading) if self._reading else self.model.slots
 
     def _read_on(self) -> None:
-        if self._reading:
-            sequence = self._reading.pop(0)
-            if sequence.job.cancelled:
-                self._over(sequence)
-            elif self._read(sequence):
-                self._reading.insert(0, sequence)
+        if not self._reading:
+            return
+        sequence = self._reading[0]
+        if sequence.job.cancelled:
+            self._reading.pop(0)
+            self._over(sequence)
+            return
+        logits = self._read(sequence)
+        if logits is None or sequence.read == len(sequence.ids):
+            self._reading.pop(0)
+            if logits is not None:
+                self._begin(sequence, logits)
 
-    def _read(self, sequence: Sequence) -> bool:
-        """The next chunk of a prompt; after the last it runs. Whether there is more to read."""
+    def _read(self, sequence: Sequence) -> Floats | None:
+        """The next chunk of a prompt; the logits after it, or None where it could not be run."""
         try:
             if sequence.state is not None:
                 self.model.paste(sequence.slot, sequence.state, sequence.cached)
@@ -267,14 +273,11 @@ class Instance(EngineLoop):
             self._over(sequence)
             self._letters.append((sequence.job, _failed()))
             if not isinstance(error, Exception):
-                raise  # the loop dies; this sequence is in no list any more and had to be told here
+                raise  # the loop dies; this sequence may be in no list any more and had to be told here
             log.exception("a prompt could not be run")
-            return False
+            return None
         sequence.read += len(chunk)
-        if sequence.read < len(sequence.ids):
-            return True
-        self._begin(sequence, logits)
-        return False
+        return logits
 
     def _begin(self, sequence: Sequence, logits: Floats) -> None:
         """The whole prompt is read: keep what others may begin with too, and let it and its siblings run."""
