@@ -227,7 +227,7 @@ def figures(
             elapsed = time.monotonic() - began
             _require_rest(server)
             logged = server.output.read_text()
-    bugs = re.findall(r'"level": "error".*?"message": "[^"]*"', logged)
+    bugs = [line for line in map(json.loads, logged.splitlines()) if line["level"] == "error"]
     steady = [(at, size) for at, size in sizes if at >= warm_up]
     window = max(1, len(steady) // 10)
     start = statistics.median(size for _, size in steady[:window])

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from course_lib.bench import document, soak, workload
 
-#: Python runs this before the server: every request that is logged leaves 200 KB behind.
+#: Python runs this before the server: every request that is logged leaves 200 KB behind, and an error in the log.
 LEAK = """
+import logging
+
 from inference_server.middleware import RequestContext
 
 kept, record = [], RequestContext._record
 
 def leak(self, *arguments):
+    logging.getLogger("inference_server").error("leaking")
     kept.append(b"x" * 200_000)
     record(self, *arguments)
 
@@ -45,5 +48,6 @@ def test_a_leak_is_seen(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(LEAK)
     found = soak.figures(6, environment={**NO_CACHE, "PYTHONPATH": f"{tmp_path}:{workload.SERVER}"})
     assert found["failed"] == 0, found["failures"]
+    assert found["errors_logged"] > found["requests"] / 2  # who hangs up early is not logged
     assert not found["flat"]
     assert found["rss_end_mb"] > found["rss_start_mb"] + SLACK_MB
