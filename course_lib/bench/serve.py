@@ -13,19 +13,16 @@ import os
 import platform
 import random
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import httpx
@@ -35,13 +32,13 @@ import psutil
 from course_lib.bench import contestants, load, workload
 from course_lib.bench.contestants import Contestant, Running, Task
 from course_lib.bench.goals import goals
+from course_lib.bench.machine import cpu_name, cpus, ended_by_sigterm
 from course_lib.errors import CourseError
 from course_lib.settings import CHECKOUT
 
 CLIENTS = 32
 _BARE = Path(__file__).parent / "bare_engine.py"
 _TUNING_SECONDS = 3
-_SERVER_CPUS = 4  # where there are enough CPUs to give the load client its own
 _PACKAGES = ("onnxruntime", "tokenizers", "fastapi", "uvicorn")
 _PEER_PACKAGES = ("litserve", "bentoml", "flask", "gunicorn", "fastapi", "uvicorn", "onnxruntime-genai", "onnxruntime")
 
@@ -442,20 +439,6 @@ def schema() -> dict[str, Any]:
     return dict(json.loads(resources.files("course_lib.bench").joinpath("serve.schema.json").read_text()))
 
 
-def cpus() -> tuple[list[int], list[int]]:
-    """CPUs of the server and of the client: apart where there are enough, else all for both."""
-    found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    if len(found) >= _SERVER_CPUS + 2:
-        return found[:_SERVER_CPUS], found[_SERVER_CPUS:]
-    return found, found
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.M) if info.exists() else None
-    return named[1] if named else platform.processor() or platform.machine()
-
-
 def _versions() -> dict[str, Any]:
     lock = contestants.LOCK.read_text()
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
@@ -466,18 +449,3 @@ def _versions() -> dict[str, Any]:
         "ours": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "peers": {name: found[1] for name, found in peers.items() if found},
     }
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds the stack, so that every server is ended on the way."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the tidying up
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -26,7 +26,7 @@ import psutil
 from course_lib import waits
 from course_lib.bench import contestants, workload
 from course_lib.bench.contestants import Running
-from course_lib.bench.serve import cpu_name, cpus, ended_by_sigterm
+from course_lib.bench.machine import cpu_name, cpus, ended_by_sigterm
 from course_lib.errors import CourseError
 
 CLIENTS = 6

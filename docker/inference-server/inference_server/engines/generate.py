@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 
 from inference_server.engines.base import STOPPING, Delta, Prompt, Sampling, Vitals, require_few_tokens
 from inference_server.engines.chat import ChatTokenizer
-from inference_server.engines.instance import Instance, Job, Sequence, SlotModel
+from inference_server.engines.instance import Instance, SlotModel
 from inference_server.engines.prefixes import PrefixCache
+from inference_server.engines.sequence import Job, Sequence
 from inference_server.engines.waiting import Line
 from inference_server.errors import RequestError
 from inference_server.settings import Settings
