@@ -67,9 +67,9 @@ class TransformersSlots(_Model):
         super().__init__(model, slots, longest)
         self._cache, self._rows = _shared_cache(model.config, slots, self.context)
         self._length = np.zeros(slots, np.int64)
+        self._prove()  # which makes the cache's tensors
         parts = [part[0, :, 0] for layer in self._cache.layers for part in (layer.keys, layer.values)]
         self.state_bytes = sum(part.numel() * part.element_size() for part in parts)
-        self._prove()
 
     def prefill(self, slot: int, ids: list[int], start: int = 0) -> Floats:
         """See ``instance.SlotModel``."""
