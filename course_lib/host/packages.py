@@ -98,6 +98,12 @@ def install_engine() -> None:
     )
 
 
+def next_suite() -> str | None:
+    """The release after this one, where its packages are listed beside this one's; None elsewhere."""
+    following = _NEXT_SUITE.get(os_release().get("VERSION_CODENAME", ""))
+    return following if following and _SOURCE.exists() else None
+
+
 def install(*packages: str) -> None:
     """Installs single tools (mmdebstrap, say) on a system with apt, saying so first.
 
