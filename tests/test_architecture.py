@@ -14,7 +14,7 @@ ORDER = [
     {"cli"},
     {"runner", "doctor", "bench", "authoring", "cleanup"},
     {"exercises"},
-    {"images"},
+    {"images", "stacks"},
     {"host"},
     {"lab"},
     {"reaper"},
@@ -25,7 +25,7 @@ ORDER = [
 ]
 #: Allowed beside that: authoring executes what it built with the runner's means.
 ALSO = {("authoring", "runner")}
-WRAPPED = {"docker": {"images"}, "papermill": {"runner"}, "jupytext": {"authoring"}, "typer": {"cli"}}
+WRAPPED = {"docker": {"images", "stacks"}, "papermill": {"runner"}, "jupytext": {"authoring"}, "typer": {"cli"}}
 
 
 def room(path: Path) -> str:

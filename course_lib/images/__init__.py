@@ -14,6 +14,7 @@ from course_lib.images.course_image import (
     build_naive_image,
     ensure_inference_image,
 )
+from course_lib.images.for_stack import stack_variables
 from course_lib.images.gpu import request_gpus
 from course_lib.images.inspection import (
     build_leftovers,
@@ -37,5 +38,5 @@ __all__ = [
     "build_builder_stage", "build_for", "build_inference_image", "build_leftovers", "build_naive_image", "compare", "ensure_bases",
     "ensure_inference_image", "extends", "files", "image_id", "layer_files", "layers", "pip_check", "platform",
     "request_gpus", "require_locked", "require_nothing_left_of_the_build", "require_runs", "require_stages", "running",
-    "samples", "size", "software_table", "where_it_starts", "write_bill_of_materials",
+    "samples", "size", "software_table", "stack_variables", "where_it_starts", "write_bill_of_materials",
 ]  # fmt: skip

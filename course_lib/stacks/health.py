@@ -1,0 +1,170 @@
+"""How the services of a project are, and what stops those that are not well."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from course_lib import shell, waits
+from course_lib.errors import CourseError
+from course_lib.lab import display
+from course_lib.stacks import explanations
+from course_lib.stacks.project import Project
+
+
+@dataclass(frozen=True)
+class State:
+    """One container of a service, as the engine sees it."""
+
+    service: str
+    container: str
+    status: str
+    """running, exited, restarting, created, …"""
+    health: str
+    """healthy, unhealthy, starting; `none` where no health check is."""
+    exit_code: int
+    image: str
+    probe: str
+    """What its last health probe said."""
+    out_of_memory: bool = False
+    restarts: int = 0
+    up_seconds: float = 0.0
+
+    @property
+    def well(self) -> bool:
+        """Healthy; where nobody asks, running, and after a restart for a while: a crash loop runs now and then, too."""
+        if self.health == "none":
+            return self.status == "running" and (self.restarts == 0 or self.up_seconds > 5)
+        return self.status == "running" and self.health == "healthy"
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether waiting alone won't make it well."""
+        return self.status in ("exited", "dead") or self.health == "unhealthy" or self.restarts >= 3
+
+    def words(self) -> str:
+        """Its state in a line."""
+        ended = f", exit code {self.exit_code}" if self.status in ("exited", "dead", "restarting") else ""
+        memory = ", out of memory" if self.out_of_memory else ""
+        again = f", restarted {self.restarts} times" if self.restarts else ""
+        return f"{self.status}{ended}{memory}{again}" + (f", {self.health}" if self.health != "none" else "")
+
+
+def states(project: Project) -> list[State]:
+    """Every container of the project, running or not, by service."""
+    mine = f"--filter=label=com.docker.compose.project={project.name}"
+    ids = shell.run(["docker", "ps", "--all", "--quiet", "--no-trunc", mine], show=False, timeout=30).output.split()
+    if not ids:
+        return []
+    said = shell.run(["docker", "container", "inspect", *ids], show=False, check=False, timeout=30)
+    found = [_state(one) for one in json.loads(said.stdout or "[]")]
+    return sorted((one for one in found if one), key=lambda one: (one.service, one.container))
+
+
+def _state(found: dict[str, Any]) -> State | None:
+    labels, state = found["Config"]["Labels"], found["State"]
+    if labels.get("com.docker.compose.oneoff") == "True":
+        return None
+    health = state.get("Health") or {}
+    log = health.get("Log") or []
+    return State(
+        service=labels["com.docker.compose.service"],
+        container=found["Name"].lstrip("/"),
+        status=state["Status"],
+        health=health.get("Status", "none"),
+        exit_code=state["ExitCode"],
+        image=found["Config"]["Image"],
+        probe=" ".join(str(log[-1]["Output"]).split())[:300] if log else "",
+        out_of_memory=bool(state.get("OOMKilled")),
+        restarts=int(found.get("RestartCount", 0)),
+        up_seconds=_seconds_since(state["StartedAt"]),
+    )
+
+
+def _seconds_since(moment: str) -> float:
+    """Seconds since a time in the engine's spelling, with its nanoseconds."""
+    then = datetime.fromisoformat(re.sub(r"\.\d+", "", moment).replace("Z", "+00:00"))
+    return (datetime.now(UTC) - then).total_seconds()
+
+
+def explain(project: Project, unwell: list[State]) -> str:
+    """For each service that is not well: its state, what its last probe said, its last log lines, and what to do."""
+    parts = []
+    for one in unwell:
+        logged = shell.run(["docker", "logs", "--tail=8", one.container], show=False, check=False, timeout=30)
+        log = "\n".join(f"    {line[:240]}" for line in (logged.stdout + logged.stderr).strip().splitlines()[-8:])
+        lines = [f"{one.service}: {one.words()}"]
+        lines += [f"  its last probe said: {one.probe}"] if one.probe and one.health != "healthy" else []
+        lines += [f"  its last log lines:\n{log}"] if log else ["  it has logged nothing"]
+        hint = explanations.of_service(f"{one.words()}\n{one.probe}\n{log}")
+        lines += [f"  -> {hint}"] if hint else []
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def wait(project: Project, *, timeout: float, expected: dict[str, int] | None = None) -> list[State]:
+    """Waits until every service is well, drawing how they stand.
+
+    Args:
+        timeout: seconds.
+        expected: how many containers each service has to have; those of the configuration by default.
+
+    Raises:
+        CourseError: a service ended, is unhealthy, keeps restarting, or is not well in time; explains each one.
+    """
+    live = display.Live()
+    wanted = expected or counts(project)
+
+    def probe() -> list[State]:
+        found = states(project)
+        live.draw_text(picture(found, wanted))
+        missing = [s for s, n in wanted.items() if sum(one.service == s for one in found) != n]
+        unwell = [one for one in found if not one.well and one.service in wanted]
+        if hopeless := [one for one in unwell if one.hopeless]:
+            raise not_well(project, hopeless)
+        if missing or unwell:
+            names = ", ".join(dict.fromkeys([*missing, *(one.service for one in unwell)]))
+            raise waits.NotYet(f"not healthy: {names}")
+        return found
+
+    def diagnose() -> str:
+        return explain(project, [one for one in states(project) if not one.well])
+
+    return waits.until(
+        probe,
+        what=f"every service of {project.short} to be healthy",
+        timeout=timeout,
+        every=0.2,
+        diagnose=diagnose,
+        do="Start with the service that others wait for; its log and its last probe stand above.",
+    )
+
+
+def not_well(project: Project, unwell: list[State]) -> CourseError:
+    """The error for services that waiting won't help."""
+    names = ", ".join(dict.fromkeys(one.service for one in unwell))
+    return CourseError(
+        f"not every service got healthy: {names}",
+        why=explain(project, unwell),
+        do="Mend what the lines above point at, and start the stack again.",
+    )
+
+
+def counts(project: Project) -> dict[str, int]:
+    """How many containers each service of the profiles that are on should have."""
+    config = project.config()
+    return {name: int((what.get("deploy") or {}).get("replicas", 1)) for name, what in config["services"].items()}
+
+
+def picture(found: list[State], wanted: dict[str, int]) -> str:
+    """The services as lines of text: a sign, a name, how they are."""
+    lines = []
+    for service in wanted:
+        mine = [one for one in found if one.service == service]
+        said = "; ".join(one.words() for one in mine) or "not there yet"
+        sign = "✓" if mine and all(one.well for one in mine) else "✗" if any(one.hopeless for one in mine) else "…"
+        lines.append(f"{sign} {service:<14} {said}")
+    return "\n".join(lines)

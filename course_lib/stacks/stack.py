@@ -1,0 +1,289 @@
+"""The course's stack: a RAG service with its model, its vector database, a front door and monitoring, started and changed."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from course_lib import shell, waits
+from course_lib.errors import CourseError
+from course_lib.lab import display
+from course_lib.settings import settings
+from course_lib.stacks import built_images, health, secret_files
+from course_lib.stacks.built_images import STACK
+from course_lib.stacks.project import Project
+from course_lib.stacks.prometheus import Prometheus
+from course_lib.stacks.rag import Rag
+
+#: Published on a free port each; by hand, compose.yaml has a fixed one.
+_PORTS = ("HTTPS_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "TRACES_PORT", "CHROMA_PORT")
+
+
+class Stack:
+    """A Compose project that can be started, looked at, scaled and taken down. `course_stack` makes the course's own.
+
+    Args:
+        project: its files and variables.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def up(self, *, timeout: float = 240, services: Sequence[str] = ()) -> list[health.State]:
+        """Builds what is missing, starts the services, and waits until each one is well.
+
+        Args:
+            timeout: seconds until all have to be well.
+            services: only these, and what they depend on.
+
+        Raises:
+            CourseError: the files are wrong, or a service does not get healthy; says which, and shows its last probe and
+                log lines. What had been started is taken down again.
+        """
+        self.project.prepare()
+        if "SECRETS_FOLDER" in self.project.variables:
+            secret_files.make(Path(self.project.variables["SECRETS_FOLDER"]))
+        built_images.ensure(self.project)
+        expected = health.counts(self.project)
+        if services:
+            expected = {name: count for name, count in expected.items() if name in services}
+        live = display.Live()
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                # Compose itself waits where one service depends on another's health, and says little meanwhile.
+                started = pool.submit(self.project.run, "up", "--detach", "--no-build", *services, timeout=timeout)
+                while not started.done():
+                    found = health.states(self.project)
+                    live.draw_text(health.picture(found, expected))
+                    hopeless = [one for one in found if one.hopeless and one.status != "exited"]
+                    if hopeless and not started.done():
+                        error = health.not_well(self.project, hopeless)
+                        self.down(show=False)  # ends Compose's own waiting, too
+                        raise error
+                    with suppress(TimeoutError):
+                        started.result(0.3)
+                started.result()
+            return health.wait(self.project, timeout=timeout, expected=expected)
+        except CourseError as error:
+            unwell = [one for one in health.states(self.project) if not one.well]
+            if unwell and "dependency failed to start" in error.why:
+                error = health.not_well(self.project, unwell)
+            self.down(show=False)
+            raise error from None
+        except BaseException:  # Ctrl-C: nothing half started stays
+            self.down(show=False)
+            raise
+
+    def down(self, *, volumes: bool = False, show: bool = True) -> None:
+        """Stops and removes containers and networks; with `volumes` also what they had stored."""
+        self.project.down(volumes=volumes, show=show)
+
+    def remove(self) -> None:
+        """Removes everything that belongs to the stack."""
+        self.project.dispose()
+
+    def states(self) -> list[health.State]:
+        """How each container is."""
+        return health.states(self.project)
+
+    def show(self) -> None:
+        """Shows the services as a table."""
+        display.table(
+            [
+                {"service": s.service, "container": s.container, "state": s.words(), "image": s.image}
+                for s in self.states()
+            ]
+        )
+
+    def logs(self, service: str, lines: int = 20) -> str:
+        """The last log lines of a service, of all its containers."""
+        return self.project.run("logs", "--no-color", f"--tail={lines}", service).output
+
+    def scale(self, service: str, count: int, *, timeout: float = 120) -> None:
+        """Starts or stops containers of a service until there are `count`, and waits until they are well.
+
+        Nothing else is restarted: nginx asks Docker's DNS for a service's addresses each second.
+        """
+        self.project = replace(
+            self.project, variables={**self.project.variables, f"{service.upper()}_REPLICAS": str(count)}
+        )
+        self.project.prepare()
+        self.project.run(
+            "up", "--detach", "--no-build", "--no-deps", "--no-recreate", f"--scale={service}={count}", service
+        )
+        health.wait(self.project, timeout=timeout, expected=health.counts(self.project) | {service: count})
+
+    def stop(self, service: str) -> None:
+        """Stops a service's containers, as an operator would."""
+        self.project.run("stop", service)
+
+    def start(self, service: str, *, timeout: float = 120) -> None:
+        """Starts a service that was stopped, and waits until the whole stack is well."""
+        self.project.run("start", service)
+        self.wait_healthy(timeout=timeout)
+
+    def wait_healthy(self, *, timeout: float = 120) -> list[health.State]:
+        """Waits until every service is well; one that is unhealthy now may recover.
+
+        Raises:
+            CourseError: one did not in time.
+        """
+
+        def probe() -> list[health.State]:
+            found = self.states()
+            if unwell := [one for one in found if not one.well]:
+                raise waits.NotYet(", ".join(f"{one.service} {one.words()}" for one in unwell))
+            return found
+
+        return waits.until(
+            probe,
+            what="every service to be healthy again",
+            timeout=timeout,
+            every=0.3,
+            diagnose=lambda: health.explain(self.project, [one for one in self.states() if not one.well]),
+        )
+
+    def wait_until(self, service: str, words: str, *, timeout: float = 60) -> health.State:
+        """Waits until a container of a service is as said, such as `unhealthy` or `exited`.
+
+        Raises:
+            CourseError: it did not get so in time.
+        """
+
+        def probe() -> health.State:
+            found = [one for one in self.states() if one.service == service]
+            for one in found:
+                if words in (one.health, one.status):
+                    return one
+            raise waits.NotYet("; ".join(one.words() for one in found) or "no container")
+
+        return waits.until(probe, what=f"{service} to be {words}", timeout=timeout, every=0.2)
+
+    def execute(self, service: str, *argv: str, check: bool = True, timeout: float = 60) -> shell.Completed:
+        """Runs a program inside a service's first container.
+
+        Raises:
+            CourseError: it failed.
+        """
+        return self.project.run("exec", "--no-TTY", service, *argv, show=False, check=check, timeout=timeout)
+
+    def port(self, service: str, port: int) -> int:
+        """The port of 127.0.0.1 on which a service's port is published.
+
+        Raises:
+            CourseError: it is not.
+        """
+        said = self.project.run("port", service, str(port), show=False).output
+        if not said.rpartition(":")[2].isdigit() or said.endswith(":0"):
+            raise CourseError(
+                f"port {port} of {service} is not published", do="Is the service running? `stack.show()` tells."
+            )
+        return int(said.rpartition(":")[2])
+
+    @property
+    def secrets(self) -> Path:
+        """The folder with the stack's certificate and key."""
+        return self.project.folder / "secrets"
+
+    @property
+    def url(self) -> str:
+        """The front door."""
+        return f"https://127.0.0.1:{self.port('proxy', 8443)}"
+
+    @property
+    def ca(self) -> Path:
+        """The authority that signed the front door's certificate: what a client has to trust."""
+        return self.secrets / "ca.pem"
+
+    @cached_property
+    def key(self) -> str:
+        """The inference API's key."""
+        return (self.secrets / "inference_key").read_text().strip()
+
+    def http(self, *, timeout: float = 60) -> httpx.Client:
+        """A client for the front door: trusts the stack's own authority, and shows the API key."""
+        return httpx.Client(
+            base_url=self.url,
+            verify=ssl.create_default_context(cafile=str(self.ca)),
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=timeout,
+            trust_env=False,  # no proxy on the way to 127.0.0.1
+        )
+
+    @property
+    def rag(self) -> Rag:
+        """The RAG service, through the front door."""
+        return Rag(self.http())
+
+    @property
+    def prometheus(self) -> Prometheus:
+        """What Prometheus knows."""
+        return Prometheus(f"http://127.0.0.1:{self.port('prometheus', 9090)}")
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """What Alertmanager holds: labels, annotations and state of each alert."""
+        with httpx.Client(timeout=10, trust_env=False) as http:
+            found = http.get(f"http://127.0.0.1:{self.port('alertmanager', 9093)}/api/v2/alerts")
+        return list(found.raise_for_status().json())
+
+
+def course_stack(
+    images: Mapping[str, str],
+    *,
+    short: str = "rag",
+    profiles: Sequence[str] = ("development",),
+    overrides: Sequence[Path] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Stack:
+    """The stack of docker/stack/compose.yaml, with free ports and secrets of its own.
+
+    Args:
+        images: variables of the Compose file for images: INFERENCE_IMAGE, BASE_IMAGE, BUILDER_IMAGE, and those of a
+            registry with their digests. Without NGINX_IMAGE among them, the services are built from packages.
+        short: its name; two of different names live side by side.
+        profiles: `development`, `production` or both.
+        overrides: further Compose files, laid over it.
+        variables: further variables, such as INFERENCE_REPLICAS.
+    """
+    from_packages = "NGINX_IMAGE" not in images
+    files = [STACK / "compose.yaml", *([STACK / "compose.debian.yaml"] if from_packages else []), *overrides]
+    project = Project(short, tuple(files))
+    bundle = settings().ca_bundle
+    values = {
+        **images,
+        **built_images.names(images, from_packages=from_packages),
+        **dict.fromkeys(_PORTS, ""),
+        "SECRETS_FOLDER": str(project.folder / "secrets"),
+        "CA_BUNDLE": str(bundle) if bundle else "/dev/null",
+        **(variables or {}),
+    }
+    return Stack(replace(project, variables=values, profiles=tuple(profiles)))
+
+
+@contextmanager
+def running(stack: Stack, **how: Any) -> Iterator[Stack]:
+    """A stack that is gone when the block ends, however it ends (see `Stack.up` for the arguments)."""
+    try:
+        stack.up(**how)
+        yield stack
+    finally:
+        stack.remove()
+
+
+def merged(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, Any]:
+    """What Compose makes of files and variables, without starting anything.
+
+    Raises:
+        CourseError: they can't be merged.
+    """
+    command = ["docker", "compose", *(f"--file={file}" for file in files), "config", "--format=json"]
+    return dict(json.loads(shell.run(command, env=variables).stdout))
