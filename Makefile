@@ -41,7 +41,9 @@ test: environment
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check course_lib tests
 	@.venv/bin/mypy --no-error-summary
 	@cd docker/inference-server && ../../.venv/bin/mypy --no-error-summary
+	@cd docker/rag-service && ../../.venv/bin/mypy --no-error-summary
 	@.venv/bin/python -m pytest -q -c docker/inference-server/pyproject.toml --rootdir docker/inference-server docker/inference-server/tests
+	@.venv/bin/python -m pytest -q -c docker/rag-service/pyproject.toml --rootdir docker/rag-service docker/rag-service/tests
 	@.venv/bin/python -m pytest $(ARGS)
 
 lab: environment
@@ -61,4 +63,4 @@ build: environment
 
 lock: environment
 	@uv=$$(command -v uv || echo .cache/uv/bin/uv); \
-	 $$uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --constraint docker/inference-server/requirements.txt --no-emit-index-url --no-header --upgrade --quiet -o requirements.txt
+	 $$uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --constraint docker/inference-server/requirements.txt --constraint docker/rag-service/requirements.txt --no-emit-index-url --no-header --upgrade --quiet -o requirements.txt
