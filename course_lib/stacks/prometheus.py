@@ -106,6 +106,11 @@ class Prometheus:
         ]
         return pd.DataFrame(rows, columns=["alert", "state", "severity", "summary", "runbook"])
 
+    def rules(self) -> list[str]:
+        """The names of the alerts that Prometheus evaluates."""
+        groups = self._ask("/api/v1/rules", type="alert")["groups"]
+        return [rule["name"] for group in groups for rule in group["rules"]]
+
     def _ask(self, path: str, **parameters: Any) -> Any:
         try:
             answer = self._http.get(path, params=parameters)

@@ -131,6 +131,30 @@ class Stack:
         self.project.run("start", service)
         self.wait_healthy(timeout=timeout)
 
+    def crash(self, service: str) -> str:
+        """Kills everything in one container of a service from inside, as the kernel does when memory runs out; returns the
+        container's name. Its restart policy brings it back."""
+        victim = next(
+            (one.container for one in self.states() if one.service == service and one.status == "running"), ""
+        )
+        if not victim:
+            raise CourseError(f"no container of {service} is running", do="Start the stack: `stack.up()`.")
+        # -1: every process but the first; the first one, the init, ends with them
+        shell.run(["docker", "exec", victim, "sh", "-c", "kill -9 -1"], check=False, timeout=30)
+        return victim
+
+    def backup(self, file: str) -> str:
+        """Writes the documents to a file in the volume `backups`; returns what was written, in a sentence."""
+        return self.project.run("run", "--rm", "--no-deps", "backup", "backup", f"/backups/{file}").output
+
+    def restore(self, file: str) -> str:
+        """Puts the documents of a backup in the place of those that are stored.
+
+        Raises:
+            CourseError: the file is missing, damaged, or of another embedder; nothing was changed.
+        """
+        return self.project.run("run", "--rm", "--no-deps", "backup", "restore", f"/backups/{file}").output
+
     def wait_healthy(self, *, timeout: float = 120) -> list[health.State]:
         """Waits until every service is well; one that is unhealthy now may recover.
 
