@@ -16,8 +16,9 @@ from rag_service.settings import Settings
 NOTHING = "The documents say nothing about this."
 SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]*`]*(?=\s)|(?=\n\s*\n)|(?=\n\s*(?:[-*|>+]|\d+\.) )|\Z)", re.DOTALL)
 CITED = re.compile(r"\[(\d{1,2})\]")
-LEAST_WORDS, LEAST_CHARACTERS = 3, 12  # shorter answers stand in too many passages by chance
-MOST_SENTENCES = 12  # of a passage that is looked into
+LEAST_WORDS, LEAST_CHARACTERS = 4, 20  # shorter answers stand in too many passages by chance
+QUOTE_CHARACTERS = 300
+MOST_SENTENCES = 64  # of a passage that are looked at
 GENERATIVE = (
     "Answer the question from these numbered passages only, in a few sentences. After each statement write the number of its passage "
     "in brackets, as [1]. If the passages do not have the answer, say so.\n\n"
@@ -45,16 +46,15 @@ class Answering:
     async def answer(self, question: str, found: Found) -> Answer:
         """The answer to a question from the passages found for it. Raises DependencyDown, RequestError."""
         passages = found.passages
-        if not passages:
+        if not passages or found.nearest < self._settings.least_similarity:
             return Answer(NOTHING, "none", False, [])
         if self._settings.answer_mode == "generative":
             return await self._generate(question, passages)
         said = await self._extract(question, passages)
-        for number, passage in enumerate(passages):
-            if stands_in(said, passage.text):
-                return Answer(said, "model", True, _first(passages, [number]))
-        quote = await self._quote(found.vector, passages[0])
-        return Answer(quote, "quote", True, passages)
+        # In the best passage, not in any: what the course's model takes from another one is mostly beside the question.
+        if stands_in(said, passages[0].text):
+            return Answer(said, "model", True, passages)
+        return Answer(await self._quote(found.vector, passages[0].text), "quote", True, passages)
 
     async def _extract(self, question: str, passages: list[Passage]) -> str:
         """What the model reads in them; nothing where it refuses the prompt."""
@@ -65,17 +65,19 @@ class Answering:
         except Refused:
             return ""
 
-    async def _quote(self, question: Vector, passage: Passage) -> str:
-        """The sentence nearest to the question, and the one after it."""
-        parts = sentences(passage.text)[:MOST_SENTENCES]
-        if len(parts) <= 2:
-            return passage.text
-        vectors = await self._inference.embed(parts)
-        near = [sum(a * b for a, b in zip(question, vector, strict=True)) for vector in vectors]
-        at = near.index(max(near))
-        start = passage.text.index(parts[at])
-        last = parts[min(at + 1, len(parts) - 1)]
-        return passage.text[start : passage.text.index(last, start) + len(last)]
+    async def _quote(self, question: Vector, passage: str) -> str:
+        """The sentence nearest to the question and as many around it as are short enough together, as the passage has them."""
+        spans = sentences(passage)[:MOST_SENTENCES]
+        first, last = 0, len(spans) - 1
+        if spans[last][1] - spans[first][0] > QUOTE_CHARACTERS:
+            vectors = await self._inference.embed([passage[start:end] for start, end in spans])
+            near = [sum(a * b for a, b in zip(question, vector, strict=True)) for vector in vectors]
+            first = last = near.index(max(near))
+            while last + 1 < len(spans) and spans[last + 1][1] - spans[first][0] <= QUOTE_CHARACTERS:
+                last += 1
+            while first and spans[last][1] - spans[first - 1][0] <= QUOTE_CHARACTERS:
+                first -= 1
+        return passage[spans[first][0] : spans[last][1]]
 
     async def _generate(self, question: str, passages: list[Passage]) -> Answer:
         given = _within(passages, self._settings.prompt_characters)
@@ -102,9 +104,10 @@ def stands_in(answer: str, passage: str) -> bool:
     return wanted in _plain(passage)
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, items of lists and lines of tables apart; each stands in it as it is."""
-    return [found[0].strip() for found in SENTENCE.finditer(text) if found[0].strip()]
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where the sentences of a text begin and end; items of lists and lines of tables count as such. At least one."""
+    spans = [found.span() for found in SENTENCE.finditer(text)]
+    return spans or [(0, len(text))]
 
 
 def _plain(text: str) -> str:

@@ -27,6 +27,7 @@ class Collection:
     id: str
     name: str
     dimension: int | None
+    space: str
     metadata: dict[str, Any]
 
     @property
@@ -169,7 +170,8 @@ def new_version() -> str:
 
 
 def _collection(body: Any) -> Collection:
-    return Collection(body["id"], body["name"], body.get("dimension"), body.get("metadata") or {})
+    space = ((body.get("configuration_json") or {}).get("hnsw") or {}).get("space", "l2")  # Chroma's own default
+    return Collection(body["id"], body["name"], body.get("dimension"), space, body.get("metadata") or {})
 
 
 def _unexpected(refused: Refused) -> RequestError:

@@ -19,6 +19,16 @@ from rag_service.stages import Stages
 from rag_service.tracing import Tracing
 
 log = logging.getLogger("rag_service")
+#: Settings that an answer depends on, beside the documents.
+DEPENDS = {
+    "answer_mode",
+    "answer_tokens",
+    "chat_model",
+    "embeddings_model",
+    "least_similarity",
+    "prompt_characters",
+    "vector_weight",
+}
 LOOK_SECONDS = 2.0
 WATCH_SECONDS = 3.0
 
@@ -34,7 +44,7 @@ class Rag:
         self.chroma = Chroma(settings, up.labels("chroma"))
         self.inference = Inference(settings, up.labels("inference"))
         self.documents = Documents(settings, self.metrics, self.chroma, self.inference)
-        self.search = Search(self.documents, self.chroma, self.inference)
+        self.search = Search(settings, self.documents, self.chroma, self.inference)
         self.answering = Answering(settings, self.inference)
         self.cache = Cache(settings, self.metrics.cache_requests)
 
@@ -58,7 +68,7 @@ class Rag:
             given.answer_tokens,
             given.prompt_characters,
         )
-        key = digest(question, k or given.top_k, collection.version, *depends)
+        key = digest(question, k or given.top_k, collection.version, depends)
         body = await self.cache.get(key)
         cached = body is not None
         if body is None:

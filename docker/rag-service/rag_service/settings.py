@@ -38,9 +38,18 @@ class Settings(BaseModel):
     prompt_characters: int = Field(
         2000, ge=100, le=10_000_000, description="Most characters of passages in a prompt; those beyond are left out."
     )
-    chunk_characters: int = Field(600, ge=100, le=20_000, description="Longest passage that a document is cut into.")
+    chunk_characters: int = Field(300, ge=100, le=20_000, description="Longest passage that a document is cut into.")
     chunk_overlap: int = Field(0, ge=0, le=10_000, description="Characters that two passages may share.")
     top_k: int = Field(3, ge=1, le=20, description="Passages for a request that does not say `k`.")
+    vector_weight: float = Field(
+        0.6, ge=0, le=1, description="What vectors count for against words: 1 is vectors alone, 0 words alone."
+    )
+    least_similarity: float = Field(
+        0.2,
+        ge=-1,
+        le=1,
+        description="Cosine of the nearest passage below which there is no answer; another embedder needs another.",
+    )
     hnsw_space: Literal["cosine", "l2", "ip"] = Field(
         "cosine", description="Distance of Chroma's index. The HNSW settings count when the collection is made."
     )

@@ -9,7 +9,6 @@ from rag_service.chroma import Row
 WORD = re.compile(r"\w+")
 FIELDS = {"source", "heading", "start", "end", "written", "of"}  # of a row; others are not this service's
 MOST_WORDS = 64  # of a question
-HEADING_WEIGHT, TEXT_WEIGHT = 1.0, 1.0
 
 
 class WordIndex:
@@ -35,16 +34,16 @@ class WordIndex:
             ((row.id, row.metadata["heading"], row.text) for row in self.rows.values()),
         )
 
-    def search(self, question: str, most: int) -> list[Row]:
-        """The passages that have words of the question, best first (Okapi BM25 with k1 = 1.2, b = 0.75: SQLite's)."""
+    def search(self, question: str, most: int) -> list[tuple[Row, float]]:
+        """The passages that have words of the question, best first, with their scores (Okapi BM25, k1 = 1.2, b = 0.75)."""
         words = list(dict.fromkeys(WORD.findall(question)))[:MOST_WORDS]
         if not words:
             return []
         found = self._database.execute(
-            "SELECT id FROM passages WHERE passages MATCH ? ORDER BY bm25(passages, 0, ?, ?) LIMIT ?",
-            (" OR ".join(f'"{word}"' for word in words), HEADING_WEIGHT, TEXT_WEIGHT, most),
+            "SELECT id, -rank FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?",  # rank is bm25(), less is better
+            (" OR ".join(f'"{word}"' for word in words), most),
         )
-        return [self.rows[id_] for (id_,) in found]
+        return [(self.rows[id_], score) for id_, score in found]
 
 
 def _current(rows: Iterable[Row]) -> tuple[dict[str, Row], int]:
