@@ -19,7 +19,7 @@ ORDER = [
     {"lab"},
     {"reaper"},
     {"ledger"},
-    {"waits", "shell"},
+    {"waits", "shell", "load"},
     {"settings"},
     {"errors"},
 ]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from course_lib.bench.latency import Latencies
+from course_lib.load import SteadyLoad
 
 if TYPE_CHECKING:
     from course_lib.images.comparison import Comparison
@@ -53,4 +58,96 @@ def plot_latencies(found: Latencies, title: str) -> Figure:
     axes.set_title(f"{title}: {found.per_second:.0f} requests/s from {found.clients} clients")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_load(found: SteadyLoad, events: Mapping[str, float]) -> Figure:
+    """Each request as a dot, when it began against how long it took; lost ones apart, events as lines.
+
+    Args:
+        events: what happened, and at which second of the load.
+    """
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    good = [one for one in found.sent if not one.lost]
+    axes.scatter([s.began for s in good], [s.seconds * 1000 for s in good], s=8, color=_PALETTE[0], label="answered")
+    if found.lost:
+        axes.scatter(
+            [s.began for s in found.lost],
+            [s.seconds * 1000 for s in found.lost],
+            s=24,
+            marker="x",
+            color=_PALETTE[5],
+            label="lost",
+        )
+    for what, second in events.items():
+        axes.axvline(second, color=_PALETTE[1], linestyle="--")
+        axes.annotate(
+            what,
+            (second, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, -12),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    axes.set_yscale("log")
+    axes.set_xlabel("seconds since the load began")
+    axes.set_ylabel("milliseconds to the answer")
+    axes.set_title(f"{len(found.sent)} requests at {found.rate:g}/s, {len(found.lost)} lost", loc="left", fontsize=11)
+    axes.legend(frameon=False, loc="upper right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_trace(spans: pd.DataFrame) -> Figure:
+    """A waterfall: one bar a span, in the order in which they began, a colour a service.
+
+    Args:
+        spans: columns service, name, start_ms, duration_ms.
+    """
+    services = list(dict.fromkeys(spans["service"]))
+    figure = Figure(figsize=(9, 0.36 * len(spans) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    colours = [_PALETTE[services.index(service) % len(_PALETTE)] for service in spans["service"]]
+    # A span of no length is still one: it gets a hair's breadth.
+    widths = np.maximum(spans["duration_ms"], (spans["start_ms"] + spans["duration_ms"]).max() / 400)
+    axes.barh(range(len(spans)), widths, left=spans["start_ms"], color=colours, height=0.7)
+    for row, (start, width, duration) in enumerate(zip(spans["start_ms"], widths, spans["duration_ms"], strict=True)):
+        axes.text(start + width, row, f" {duration:.1f} ms", va="center", fontsize=8)
+    axes.set_yticks(
+        range(len(spans)),
+        [f"{service}: {name}" for service, name in zip(spans["service"], spans["name"], strict=True)],
+        fontsize=8,
+    )
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("milliseconds since the request came in")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_metrics(found: Mapping[str, tuple[pd.DataFrame, str]]) -> Figure:
+    """Panels of lines over time, two in a row.
+
+    Args:
+        found: by title, a data frame with a column a line and times as its index, and the unit.
+    """
+    rows = (len(found) + 1) // 2
+    figure = Figure(figsize=(11, 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, 2, sharex=True, squeeze=False)
+    for axes, (title, (frame, unit)) in zip(panels.flat, found.items(), strict=False):
+        for number, name in enumerate(frame.columns):
+            axes.plot(frame.index, frame[name], label=name, color=_PALETTE[number % len(_PALETTE)], linewidth=1.6)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        axes.set_ylabel(unit, fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=8)
+        locator = AutoDateLocator(maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(frame.columns):
+            axes.legend(frameon=False, fontsize=8)
+    for axes in panels.flat[len(found) :]:
+        axes.set_visible(False)
     return figure

@@ -24,7 +24,7 @@ from course_lib.lab.exercise import TODO
 from course_lib.lab.steps import step
 from course_lib.settings import CHECKOUT, settings
 
-__all__ = ["TODO", "begin", "check", "figure", "files", "hint", "progress", "show_file", "step", "table"]
+__all__ = ["TODO", "begin", "check", "figure", "files", "hint", "path", "progress", "show_file", "step", "table"]
 
 table = display.table
 
@@ -68,6 +68,11 @@ def hint(name: str) -> None:
 def show_file(path: str | Path, *, first: int = 1, last: int | None = None) -> None:
     """Shows a file of the checkout, or some of its lines, in colour."""
     display.file(CHECKOUT / path, first=first, last=last)
+
+
+def path(relative: str) -> Path:
+    """A file or folder of the checkout."""
+    return CHECKOUT / relative
 
 
 def figure(name: str, plot: Any, caption: str) -> None:

@@ -56,18 +56,24 @@ def _digest(paths: tuple[Path, ...], bases: str) -> str:
     return found.hexdigest()[:12]
 
 
-def ensure(project: Project, *, show: bool = True) -> list[str]:
+def ensure(project: Project, *also: str, show: bool = True) -> list[str]:
     """Builds the services that have to be built; returns them.
 
     The course's own images are *kept*, and named by their content: one that is here is the right one. What a learner's
     file builds is built each time (from the cache, mostly), and goes with the session.
+
+    Args:
+        also: services of profiles that are off.
 
     Raises:
         CourseError: a build failed.
     """
     kept = set(project.variables.values())
     missing: dict[str, str] = {}
-    for service, what in project.config()["services"].items():
+    config = project.config(all_profiles=bool(also))
+    for service, what in config["services"].items():
+        if also and service not in (*project.services, *also):
+            continue
         image = what.get("image", f"{project.name}-{service}")
         if "build" in what and not (image in kept and _present(image)):
             missing[service] = image

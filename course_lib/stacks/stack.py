@@ -17,8 +17,8 @@ import httpx
 from course_lib import shell, waits
 from course_lib.errors import CourseError
 from course_lib.lab import display
-from course_lib.settings import settings
-from course_lib.stacks import built_images, health, secret_files
+from course_lib.settings import CHECKOUT, settings
+from course_lib.stacks import built_images, explanations, health, secret_files
 from course_lib.stacks.built_images import STACK
 from course_lib.stacks.project import Project
 from course_lib.stacks.prometheus import Prometheus
@@ -303,11 +303,26 @@ def running(stack: Stack, **how: Any) -> Iterator[Stack]:
         stack.remove()
 
 
-def merged(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, Any]:
+def merged(
+    files: Sequence[Path], variables: Mapping[str, str], *, env_files: Sequence[Path | str] = ()
+) -> dict[str, Any]:
     """What Compose makes of files and variables, without starting anything.
+
+    Args:
+        variables: of the shell, so they win over those of env files.
 
     Raises:
         CourseError: they can't be merged.
     """
-    command = ["docker", "compose", *(f"--file={file}" for file in files), "config", "--format=json"]
-    return dict(json.loads(shell.run(command, env=variables).stdout))
+    command = ["docker", "compose", *(f"--env-file={_shown(file)}" for file in env_files)]
+    command += [*(f"--file={_shown(file)}" for file in files), "config", "--format=json"]
+    try:
+        return dict(json.loads(shell.run(command, env=variables, cwd=CHECKOUT).stdout))
+    except shell.CommandError as error:
+        raise explanations.of_command(error, "") from None
+
+
+def _shown(file: Path | str) -> str:
+    """A path as one types it in the checkout's folder."""
+    path = Path(file)
+    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
