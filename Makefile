@@ -41,7 +41,9 @@ test: environment
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check course_lib tests
 	@.venv/bin/mypy --no-error-summary
 	@cd docker/inference-server && ../../.venv/bin/mypy --no-error-summary
+	@cd docker/trace-receiver && ../../.venv/bin/mypy --no-error-summary
 	@.venv/bin/python -m pytest -q -c docker/inference-server/pyproject.toml --rootdir docker/inference-server docker/inference-server/tests
+	@.venv/bin/python -m pytest -q -c docker/trace-receiver/pyproject.toml --rootdir docker/trace-receiver docker/trace-receiver/tests
 	@.venv/bin/python -m pytest $(ARGS)
 
 lab: environment
