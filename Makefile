@@ -20,6 +20,9 @@ endif
 
 .PHONY: help labs test lab doctor clean bench build lock environment
 
+# packages of their own, each with its own tests
+SERVICES = inference-server rag-service trace-receiver
+
 help:
 	@echo 'make labs [LAB=4.4.1] [PROFILE=cpu|gpu] [IMAGES=auto|registry|debian]   run labs from top to bottom, write a report'
 	@echo 'make test [ARGS=...]      test everything (ARGS go to pytest)'
@@ -40,10 +43,8 @@ test: environment
 	@.venv/bin/python -m course_lib.host.setup
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check course_lib tests
 	@.venv/bin/mypy --no-error-summary
-	@cd docker/inference-server && ../../.venv/bin/mypy --no-error-summary
-	@cd docker/rag-service && ../../.venv/bin/mypy --no-error-summary
-	@.venv/bin/python -m pytest -q -c docker/inference-server/pyproject.toml --rootdir docker/inference-server docker/inference-server/tests
-	@.venv/bin/python -m pytest -q -c docker/rag-service/pyproject.toml --rootdir docker/rag-service docker/rag-service/tests
+	@for service in $(SERVICES); do (cd docker/$$service && ../../.venv/bin/mypy --no-error-summary) || exit 1; done
+	@for service in $(SERVICES); do .venv/bin/python -m pytest -q -c docker/$$service/pyproject.toml --rootdir docker/$$service docker/$$service/tests || exit 1; done
 	@.venv/bin/python -m pytest $(ARGS)
 
 lab: environment
