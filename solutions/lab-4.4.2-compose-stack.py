@@ -457,23 +457,23 @@ lab.check("replica-alert")
 # *The check* looks at the running stack and reads the backup.
 
 # %% tags=["stub", "ex-in-a-terminal", "nbval-ignore-output"]
-task = exercises.terminal_task(stack)
+task = exercises.terminal_task()
 lab.check("in-a-terminal")
 
 # %% tags=["answer", "ex-in-a-terminal", "nbval-ignore-output"]
-task = exercises.terminal_task(stack)
+task = exercises.terminal_task()
 shell.run(["sh", "solutions/4.4.2/in-a-terminal/answer.sh", task.env_file, task.backup], cwd=task.folder)
 lab.check("in-a-terminal")
 
 # %% tags=["wrong", "ex-in-a-terminal"]
 # refused: replicas of inference run
-task = exercises.terminal_task(exercises.running_stack())
+task = exercises.terminal_task()
 shell.run(["sh", "solutions/4.4.2/in-a-terminal/only-backup.sh", task.env_file, task.backup], cwd=task.folder)
 lab.check("in-a-terminal")
 
 # %% tags=["wrong", "ex-in-a-terminal"]
 # refused: no readable backup
-task = exercises.terminal_task(exercises.running_stack())
+task = exercises.terminal_task()
 shell.run(["sh", "solutions/4.4.2/in-a-terminal/empty-file.sh", task.env_file, task.backup], cwd=task.folder)
 lab.check("in-a-terminal")
 

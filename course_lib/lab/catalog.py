@@ -60,6 +60,21 @@ LABS: dict[str, Lab] = {
                 Step("4.4.1.7", "What the size is made of", ("image.size", "images.compared")),
             ),
         ),
+        Lab(
+            "4.4.2",
+            "compose-stack",
+            "Docker Compose: a stack that answers",
+            (
+                Step("4.4.2.1", "Services: model, database, monitoring", ("stack.service", "stack.services-running")),
+                Step("4.4.2.2", "Networks: front and back", ("stack.network", "stack.unreachable", "stack.reachable")),
+                Step("4.4.2.3", "Volumes: what survives", ("stack.documents-survived", "stack.documents-gone")),
+                Step(
+                    "4.4.2.4", "GPU allocation", ("stack.gpu-configured", "stack.device-request", "stack.gpu-outcome")
+                ),
+                Step("4.4.2.5", "Health checks for all services", ("stack.health", "stack.all-healthy")),
+                Step("4.4.2.6", "Ask the stack", ("rag.answer", "prometheus.counted", "stack.trace")),
+            ),
+        ),
     )
 }
 

@@ -53,10 +53,15 @@ class Answer:
 
 
 class Rag:
-    """The RAG service behind a stack's front door."""
+    """A RAG service at an address.
 
-    def __init__(self, http: httpx.Client) -> None:
+    Args:
+        prefix: what stands before its paths; behind the course's front door /rag.
+    """
+
+    def __init__(self, http: httpx.Client, *, prefix: str = "/rag") -> None:
         self._http = http
+        self._prefix = prefix
 
     def put(self, source: str, text: str) -> int:
         """Stores a document, in place of an earlier one of the same name; returns how many passages it was cut into.
@@ -64,7 +69,7 @@ class Rag:
         Raises:
             CourseError: the service refused it.
         """
-        return int(self._ask("POST", "/rag/documents", json={"source": source, "text": text})["chunks"])
+        return int(self._ask("POST", "/documents", json={"source": source, "text": text})["chunks"])
 
     def put_files(self, files: Iterable[Path]) -> dict[str, int]:
         """Stores files of the checkout by their paths; returns each one's passages."""
@@ -72,7 +77,7 @@ class Rag:
 
     def documents(self) -> dict[str, int]:
         """The stored documents, with how many passages each one has."""
-        found = {one["source"]: int(one["chunks"]) for one in self._ask("GET", "/rag/documents")}
+        found = {one["source"]: int(one["chunks"]) for one in self._ask("GET", "/documents")}
         record("rag.documents", "http", self.url, documents=len(found), passages=sum(found.values()))
         return found
 
@@ -82,11 +87,11 @@ class Rag:
         Raises:
             CourseError: there is none of that name.
         """
-        self._ask("DELETE", f"/rag/documents/{source}")
+        self._ask("DELETE", f"/documents/{source}")
 
     def search(self, question: str, *, k: int = 3) -> list[Passage]:
         """The k passages nearest to a question, best first."""
-        found = self._ask("POST", "/rag/search", json={"question": question, "k": k})
+        found = self._ask("POST", "/search", json={"question": question, "k": k})
         return [_passage(one) for one in found["passages"]]
 
     def answer(self, question: str, *, k: int = 3) -> Answer:
@@ -95,7 +100,7 @@ class Rag:
         Raises:
             CourseError: nothing is stored yet, or a part of the stack is down; the service's own words say which.
         """
-        response = self._send("POST", "/rag/answer", json={"question": question, "k": k})
+        response = self._send("POST", "/answer", json={"question": question, "k": k})
         found = response.json()
         return Answer(
             question=question,
@@ -117,7 +122,7 @@ class Rag:
 
     def _send(self, method: str, path: str, **what: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **what)
+            response = self._http.request(method, self._prefix + path, **what)
         except httpx.HTTPError as error:
             raise CourseError(
                 f"the stack's front door did not answer {path}",

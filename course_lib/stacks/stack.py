@@ -120,7 +120,9 @@ class Stack:
         self.project.run(
             "up", "--detach", "--no-build", "--no-deps", "--no-recreate", f"--scale={service}={count}", service
         )
-        health.wait(self.project, timeout=timeout, expected=health.counts(self.project) | {service: count})
+        there = {one.service for one in self.states()}
+        expected = {name: n for name, n in health.counts(self.project).items() if name in there}
+        health.wait(self.project, timeout=timeout, expected=expected | {service: count})
 
     def stop(self, service: str) -> None:
         """Stops a service's containers, as an operator would."""
@@ -258,6 +260,22 @@ class Stack:
         with httpx.Client(timeout=10, trust_env=False) as http:
             found = http.get(f"http://127.0.0.1:{self.port('alertmanager', 9093)}/api/v2/alerts")
         return list(found.raise_for_status().json())
+
+
+def built_variables(images: Mapping[str, str]) -> dict[str, str]:
+    """The variables of all images that a Compose file may use, each one built if it is not here yet.
+
+    Args:
+        images: as for `course_stack`.
+    """
+    stack = course_stack(images, short="images")
+    stack.project.prepare()
+    try:
+        also = () if "NGINX_IMAGE" in images else ("cache-image",)
+        built_images.ensure(stack.project, *also)
+    finally:
+        stack.project.dispose()
+    return {name: value for name, value in stack.project.variables.items() if name.endswith("_IMAGE")}
 
 
 def course_stack(
