@@ -22,6 +22,7 @@ from rag_service.middleware import BodyLimit, RequestContext
 from rag_service.service import Rag
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufffd]")
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a character: JSON can write it, UTF-8 can't
 MOST_CONTROL = 0.01  # of the characters; a page may have a stray one
 
 
@@ -29,7 +30,7 @@ def _written(text: str) -> str:
     """Something that a person can read."""
     if not text.strip():
         raise PydanticCustomError("empty", "it is empty: send some text")
-    if "\0" in text or len(CONTROL.findall(text)) > MOST_CONTROL * len(text):
+    if "\0" in text or SURROGATE.search(text) or len(CONTROL.findall(text)) > MOST_CONTROL * len(text):
         raise PydanticCustomError("binary", "it holds binary data: send text, such as Markdown in UTF-8")
     return text
 
@@ -83,6 +84,7 @@ def create_app(rag: Rag) -> ASGIApp:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
 
     @app.post("/documents", summary="Take in a document; the same source again replaces it")
     async def add(document: Document) -> dict[str, Any]:
@@ -131,6 +133,12 @@ def create_app(rag: Rag) -> ASGIApp:
 def _reply(request: Request, error: RequestError) -> JSONResponse:
     request.state.error_code = error.code
     return JSONResponse(error.body(), error.status, headers=error.headers())
+
+
+async def _bug(request: Request, error: Exception) -> JSONResponse:
+    """The reply; who stands around the app gets the exception, too, and logs it."""
+    message = "Something broke here; the log has it under this request's id: report it with that."
+    return _reply(request, RequestError(500, message, "bug"))
 
 
 async def _request_error(request: Request, error: Exception) -> JSONResponse:

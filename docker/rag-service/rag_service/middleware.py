@@ -68,9 +68,6 @@ class RequestContext:
             await self._app(scope, receive, send_on)
         except Exception:
             logging.getLogger("rag_service").exception("bug in a request", extra={"fields": fields})
-            if status == CLIENT_GONE:
-                message = "Something broke here; the log has it under this request's id: report it with that."
-                await send_json(send_on, RequestError(500, message, "bug"))
         finally:
             route = getattr(
                 scope.get("route"), "path", "none"
