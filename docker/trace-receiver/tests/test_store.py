@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from trace_receiver.spans import MOST_ATTRIBUTES, MOST_TEXT, Kind, Span, Status, attributes, cut
 from trace_receiver.store import SHARE_OF_ONE, Store
@@ -93,7 +94,7 @@ def test_the_tree_has_every_span_once_also_rings_and_orphans() -> None:
 
 def test_a_service_that_sends_nothing_is_seen_through_its_client() -> None:
     store = Store(3, 100, 10**6)
-    asks = {"service": "rag", "kind": Kind.CLIENT}
+    asks: dict[str, Any] = {"service": "rag", "kind": Kind.CLIENT}
     store.add(made("t", "1", service="rag"))
     store.add(made("t", "2", "1", 1, attributes={"peer.service": "chroma"}, **asks))
     store.add(made("t", "3", "1", 2, attributes={"peer.service": "model"}, **asks))
