@@ -63,7 +63,7 @@ def test_opentelemetrys_own_exporter(receiver: Receiver, compression: Compressio
     assert {key: second["attributes"][key] for key in plain} == plain
     assert '"a"' in second["attributes"]["ids"] and '"b"' in second["attributes"]["ids"]
     assert 0 <= second["start_ms"] <= first["duration_ms"]
-    assert (seen["root"], seen["services"], seen["failed"]) == ("POST /ask", ["rag"], True)
+    assert (seen["root"], seen["services"], seen["failed"]) == ("POST /ask", ["rag", "chroma"], True)
 
 
 def test_json_with_hexadecimal_ids_and_64_bit_numbers_as_text(receiver: Receiver) -> None:

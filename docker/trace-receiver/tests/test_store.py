@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from trace_receiver.spans import MOST_ATTRIBUTES, MOST_TEXT, Kind, Span, Status, attributes, cut
 from trace_receiver.store import SHARE_OF_ONE, Store
@@ -89,6 +90,17 @@ def test_the_tree_has_every_span_once_also_rings_and_orphans() -> None:
     assert lines[:5] == [(0, "a"), (1, "d"), (1, "b"), (2, "c"), (0, "o")]
     assert sorted(id for _, id in lines[5:]) == ["r1", "r2", "self"]
     assert trace.root.span_id == "a"
+
+
+def test_a_service_that_sends_nothing_is_seen_through_its_client() -> None:
+    store = Store(3, 100, 10**6)
+    asks: dict[str, Any] = {"service": "rag", "kind": Kind.CLIENT}
+    store.add(made("t", "1", service="rag"))
+    store.add(made("t", "2", "1", 1, attributes={"peer.service": "chroma"}, **asks))
+    store.add(made("t", "3", "1", 2, attributes={"peer.service": "model"}, **asks))
+    store.add(made("t", "4", "3", 3, service="inference-server", attributes={"peer.service": "nobody"}))
+    trace = store.get("t")
+    assert trace and trace.services == ["rag", "chroma", "inference-server"]
 
 
 def test_a_very_deep_trace_is_no_recursion() -> None:

@@ -52,6 +52,11 @@ class Span:
     attributes: Mapping[str, Value]
 
     @property
+    def peer(self) -> str:
+        """The service that a client's span asked; empty where it does not say."""
+        return str(self.attributes.get("peer.service", "")) if self.kind in (Kind.CLIENT, Kind.PRODUCER) else ""
+
+    @property
     def duration(self) -> int:
         """Nanoseconds; 0 for a span that claims to end before it began, as when a clock was set back."""
         return max(0, self.end - self.start)

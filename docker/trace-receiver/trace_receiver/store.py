@@ -42,8 +42,14 @@ class Trace:
 
     @property
     def services(self) -> list[str]:
-        """Each service, in the order in which they were reached."""
-        return list(dict.fromkeys(span.service for span in self.by_start()))
+        """Each service, in the order in which they were reached, those that are only seen through a client's span with them."""
+        parents = {span.parent for span in self.spans.values()}
+        found: dict[str, None] = {}
+        for span in self.by_start():
+            found[span.service] = None
+            if span.peer and span.span_id not in parents:  # the peer sent nothing itself
+                found[span.peer] = None
+        return list(found)
 
     @property
     def failed(self) -> bool:
