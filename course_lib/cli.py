@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -236,6 +238,42 @@ def build(
                 one, lambda number, total, label: notes.print(f"  {number}/{total} {escape(label)}", highlight=False)
             )
             console.print(f"wrote solutions/{path.name}", highlight=False)
+
+
+@app.command()
+def stack(
+    env: Annotated[bool, typer.Option("--env", help="Only write an env file, for `docker compose` by hand.")] = False,
+    production: Annotated[bool, typer.Option(help="The profile production instead of development.")] = False,
+    gpu: Annotated[bool, typer.Option(help="Lay compose.gpu.yaml over it.")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="How many inference servers.")] = 1,
+) -> None:
+    """Starts the RAG stack of lab 4.4.2, says where it answers, and takes it down at Ctrl-C.
+
+    With --env nothing is started: images and secrets are made, and what is started with the file is yours alone.
+
+    Example: `course stack --replicas 3`
+    """
+    from course_lib import images, stacks
+    from course_lib.stacks.gpu import OVERRIDE
+
+    _show_commands()
+    found = stacks.course_stack(
+        images.stack_variables(),
+        short="by-hand" if env else "shell",
+        profiles=("production",) if production else ("development",),
+        overrides=(OVERRIDE,) if gpu else (),
+        variables={"INFERENCE_REPLICAS": str(replicas)},
+    )
+    if env:
+        file = stacks.by_hand(found)
+        console.print(f"docker compose --env-file {os.path.relpath(file)} up --detach", highlight=False, soft_wrap=True)
+        return
+    with stacks.running(found):
+        for what, address in found.addresses().items():
+            console.print(f"{what:<14} {address}", highlight=False)
+        notes.print("Ctrl-C takes it down, with its volumes.")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 @images_app.command("pin")

@@ -223,12 +223,17 @@ lab.table([{"service": one.service, "health": one.health, "its probe said": one.
 # %% [markdown]
 # ### Exercise: a stack that never gets healthy
 #
-# A colleague's Compose file: model server, database, RAG service. It starts, and never gets well. There are four faults, and
-# each shows itself only when the one before it is mended, as in life. **Mend it**; read what the check shows you: state,
-# last probe, last log lines.
+# A colleague's Compose file: model server, database, RAG service. This is what happens when it is started:
+
+# %% tags=["nbval-ignore-output"]
+print(exercises.see_it_fail())
+
+# %% [markdown]
+# There are four faults, and some show themselves only when the ones before are mended, as in life. **Mend it**; read what the
+# check shows you: state, last probe, last log lines.
 #
-# *The check* starts your file as it is, waits for every service to be healthy, stores a document, asks, takes everything
-# down and up again, and asks again.
+# *The check* starts your file, waits for every service to be healthy, stores a document, asks, takes everything down and up
+# again, and asks again.
 
 # %% tags=["stub", "ex-never-healthy", "nbval-ignore-output"]
 lab.files("never-healthy")

@@ -19,12 +19,12 @@ from course_lib.exercises import stack_checks as checks
 from course_lib.exercises import stack_scenes, stack_terminal
 from course_lib.exercises.stack_checks import require
 from course_lib.images import stack_variables
-from course_lib.lab.exercise import NotYet, exercise
+from course_lib.lab.exercise import STARTERS, NotYet, exercise
 from course_lib.stacks import Stack, course_stack, require_unreachable
 from course_lib.stacks.built_images import ensure
 
 __all__ = [
-    "ask", "dashboard", "disconnected", "flood", "load", "lose_documents", "precedence", "terminal_task", "what_users_see",
+    "ask", "dashboard", "disconnected", "flood", "load", "lose_documents", "precedence", "see_it_fail", "terminal_task", "what_users_see",
 ]  # fmt: skip
 
 LAB = "4.4.2"
@@ -33,6 +33,19 @@ ask, dashboard, disconnected = stack_scenes.ask, stack_scenes.dashboard, stack_s
 flood, load, lose_documents = stack_scenes.flood, stack_scenes.load, stack_scenes.lose_documents
 precedence, what_users_see = stack_scenes.precedence, stack_scenes.what_users_see
 terminal_task = stack_terminal.show_task
+
+
+def see_it_fail() -> str:
+    """Starts the stack of `never-healthy` as the colleague left it, and returns what that ended in."""
+    stack = checks.own(STARTERS / LAB / "never-healthy" / "compose.yaml", "failing")
+    try:
+        stack.up(timeout=60)
+    except CourseError as error:
+        return str(error)
+    finally:
+        stack.remove()
+    return "It got healthy, which it never did before."
+
 
 #: Not a multiple of 3: nobody gets the right numbers by dividing.
 REQUESTS = 97

@@ -18,11 +18,11 @@ from course_lib.stacks.readings import (
     require_unreachable,
     take_stock,
 )
-from course_lib.stacks.stack import Stack, built_variables, course_stack, merged, running
+from course_lib.stacks.stack import Stack, built_variables, by_hand, course_stack, merged, running
 from course_lib.stacks.traces import trace
 
 __all__ = [
-    "Alert", "Answer", "GpuOutcome", "Passage", "Project", "Prometheus", "Rag", "Stack", "built_variables", "course_stack", "merged", "networks",
+    "Alert", "Answer", "GpuOutcome", "Passage", "Project", "Prometheus", "Rag", "Stack", "built_variables", "by_hand", "course_stack", "merged", "networks",
     "request_gpu", "require_all_healthy", "require_answer", "require_counted", "require_gone", "require_reachable",
     "require_services", "require_survived", "require_unreachable", "running", "take_stock", "trace", "wait_firing", "wait_resolved",
 ]  # fmt: skip

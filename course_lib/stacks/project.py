@@ -93,8 +93,11 @@ class Project:
         except shell.CommandError as error:
             raise explanations.of_command(error, self.name) from None
 
-    def prepare(self) -> None:
+    def prepare(self, *, owned: bool = True) -> None:
         """Writes the env file, and labels for all that these files make; each of these gets its row in the ledger.
+
+        Args:
+            owned: False for a stack that a person starts by hand and takes down by hand: no rows, no labels.
 
         Raises:
             CourseError: a file is missing or is no Compose file, a variable has no value.
@@ -102,9 +105,12 @@ class Project:
         for file in self.files:
             if not file.is_file():
                 raise CourseError(f"there is no Compose file {file.name}", do=f"Write it: {file}.")
-        ledger.write_down("folder", str(self.folder))
+        if owned:
+            ledger.write_down("folder", str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_env(self.files)
+        if not owned:
+            return
         config = self.config(all_profiles=True)
         self._ownership.write_text(yaml.safe_dump(self._labels(config), sort_keys=False))
         self._write_env((*self.files, self._ownership))

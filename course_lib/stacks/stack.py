@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -37,6 +39,7 @@ class Stack:
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._ports: dict[tuple[str, int], tuple[int, float]] = {}
 
     def up(self, *, timeout: float = 240, services: Sequence[str] = ()) -> list[health.State]:
         """Builds what is missing, starts the services, and waits until each one is well.
@@ -106,7 +109,8 @@ class Stack:
 
     def logs(self, service: str, lines: int = 20) -> str:
         """The last log lines of a service, of all its containers."""
-        return self.project.run("logs", "--no-color", f"--tail={lines}", service).output
+        said = self.project.run("logs", "--no-color", f"--tail={lines}", service).output
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said)  # Compose clears lines even where it draws none
 
     def scale(self, service: str, count: int, *, timeout: float = 120) -> None:
         """Starts or stops containers of a service until there are `count`, and waits until they are well.
@@ -205,15 +209,22 @@ class Stack:
     def port(self, service: str, port: int) -> int:
         """The port of 127.0.0.1 on which a service's port is published.
 
+        Compose is asked, and asked again after two seconds: a container that was restarted has got another one.
+
         Raises:
-            CourseError: it is not.
+            CourseError: it is not published.
         """
-        said = self.project.run("port", service, str(port), show=False).output
-        if not said.rpartition(":")[2].isdigit() or said.endswith(":0"):
+        known, asked = self._ports.get((service, port), (0, 0.0))
+        if time.monotonic() - asked < 2:
+            return known
+        said = self.project.run("port", service, str(port), show=False, check=False).output
+        found = said.rpartition(":")[2]
+        if not found.isdigit() or found == "0":
             raise CourseError(
                 f"port {port} of {service} is not published", do="Is the service running? `stack.show()` tells."
             )
-        return int(said.rpartition(":")[2])
+        self._ports[service, port] = (int(found), time.monotonic())
+        return int(found)
 
     @property
     def secrets(self) -> Path:
@@ -224,6 +235,17 @@ class Stack:
     def url(self) -> str:
         """The front door."""
         return f"https://127.0.0.1:{self.port('proxy', 8443)}"
+
+    def addresses(self) -> dict[str, str]:
+        """Where a person looks: the front door and its key, the pages of what watches."""
+        found = {
+            "front door": self.url,
+            "its authority": _shown(self.ca),
+            "API key in": _shown(self.secrets / "inference_key"),
+        }
+        for service, port in (("prometheus", 9090), ("alertmanager", 9093), ("traces", 4318)):
+            found[service] = f"http://127.0.0.1:{self.port(service, port)}"
+        return found
 
     @property
     def ca(self) -> Path:
@@ -309,6 +331,25 @@ def course_stack(
         **(variables or {}),
     }
     return Stack(replace(project, variables=values, profiles=tuple(profiles)))
+
+
+def by_hand(stack: Stack) -> Path:
+    """Images, secrets and an env file for a person who types `docker compose` alone; returns the env file.
+
+    Whatever is started with it is that person's: no cleanup touches it.
+    """
+    ports = {
+        "HTTPS_PORT": "8443",
+        "PROMETHEUS_PORT": "9090",
+        "ALERTMANAGER_PORT": "9093",
+        "TRACES_PORT": "4318",
+        "CHROMA_PORT": "8001",
+    }
+    project = replace(stack.project, variables={**stack.project.variables, **ports})
+    project.prepare(owned=False)
+    secret_files.make(Path(project.variables["SECRETS_FOLDER"]))
+    built_images.ensure(project)
+    return project.env_file
 
 
 @contextmanager

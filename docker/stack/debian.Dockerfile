@@ -46,5 +46,6 @@ ENTRYPOINT ["prometheus-blackbox-exporter"]
 FROM packages AS redis
 RUN install-packages redis-server
 USER 10005:10005
-ENTRYPOINT []
+# As the registry's image does it: who shares a network with Redis may ask it, so give it a network of few.
+ENTRYPOINT ["sh", "-c", "case $1 in redis-server) set -- \"$@\" --protected-mode no ;; esac; exec \"$@\"", "--"]
 CMD ["redis-server"]
