@@ -406,8 +406,9 @@ lab.table([{"service": one.service, "state": one.words()} for one in stack.state
 lab.show_file(alert.runbook)
 
 # %% [markdown]
-# The service says which part is missing (*503, and try again later*) instead of hanging or inventing. And `rag` itself is
-# healthy: restarting it would mend nothing. The runbook's advice, then:
+# The service says which part is missing (*503, and try again later*) instead of hanging or inventing. `rag` calls itself
+# unhealthy, too, because it can't do its work; but restarting it would mend nothing, and Compose rightly does not. Look at
+# what the others wait for. The runbook's advice, then:
 
 # %% tags=["nbval-ignore-output"]
 stack.start("chroma")
