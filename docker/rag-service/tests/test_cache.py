@@ -45,7 +45,7 @@ def test_an_answer_is_found_again(chroma: Process, inference: Process, redis: Pr
         keys = [key.decode() for key in store.scan_iter()]
         assert len(keys) == 3
         assert not any("volume" in key.lower() for key in keys)
-        assert all(0 < store.ttl(key) <= 60 for key in keys)  # type: ignore[operator]
+        assert all(0 < store.ttl(key) <= 60 for key in keys)
 
 
 def test_no_answer_outlives_its_documents(chroma: Process, inference: Process, redis: Process) -> None:

@@ -16,8 +16,8 @@ def test_the_readme_has_the_table_of_the_code() -> None:
 
 
 def test_defaults() -> None:
-    assert read_settings({}) == Settings()
-    assert read_settings({"PORT": "", "CACHE_URL": " "}) == Settings()
+    assert read_settings({}) == Settings.model_validate({})
+    assert read_settings({"PORT": "", "CACHE_URL": " "}) == Settings.model_validate({})
 
 
 def test_values_are_converted() -> None:
