@@ -196,6 +196,25 @@ def test_a_backup_every_second_keeps_the_newest(fresh: Rag, tmp_path: Path) -> N
     assert run("restore", str(tmp_path / left[-1]), **fresh.settings).returncode == 0
 
 
+def test_the_probe_of_the_backups(tmp_path: Path) -> None:
+    def probe(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "rag_service.health", *arguments]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
+        return done.returncode, done.stdout
+
+    folder = str(tmp_path)
+    assert probe("--backups", folder, "60") == (1, f"unhealthy: {folder} has no backup yet\n")
+    for name, age in (("course-1.jsonl.gz", 90), ("course-2.jsonl.gz", 10_000), ("notes.txt", 0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    code, line = probe("--backups", folder, "60")
+    assert (code, line.startswith("healthy: course-1.jsonl.gz is 9")) == (0, True)
+    code, line = probe("--backups", folder, "40")
+    assert (code, line.startswith("unhealthy: course-1.jsonl.gz is 9")) == (1, True)
+    for wrong in (("--backups", folder), ("--backups", folder, "often"), ("--backup",)):
+        assert probe(*wrong) == (1, "unhealthy: write [--ready | --backups FOLDER SECONDS]\n")
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(fresh: Rag, tmp_path: Path) -> None:
     fresh.add("a.md", VOLUMES)
