@@ -18,6 +18,7 @@ from rag_service.settings import Settings
 
 log = logging.getLogger("rag_service")
 SECONDS = 0.25
+FIELDS = {"answer", "answered_by", "grounded", "sources", "model"}  # of an answer
 MOST_BYTES = 1_048_576
 
 
@@ -50,8 +51,8 @@ class Cache:
                 text = await self._redis.get(key)
             if text is not None:
                 found = json.loads(text)
-                if not isinstance(found, dict):
-                    raise ValueError("no object")
+                if not isinstance(found, dict) or found.keys() != FIELDS:
+                    raise ValueError("no answer of this service")
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._failed(error)
             return None

@@ -1,4 +1,6 @@
-"""The probe that HEALTHCHECK runs: one GET to this machine's service, by the standard library only.
+"""The probes that HEALTHCHECK runs: one GET to this machine's service, or a look at its backups, by the standard library only.
+
+    python -m rag_service.health [--ready | --backups FOLDER SECONDS]
 
 An image then needs neither curl nor a shell, and the probe follows PORT by itself.
 """
@@ -6,6 +8,8 @@ An image then needs neither curl nor a shell, and the probe follows PORT by itse
 import http.client
 import os
 import sys
+import time
+from pathlib import Path
 
 TIMEOUT_SECONDS = 3.0
 
@@ -28,5 +32,36 @@ def probe(path: str) -> int:
     return 0 if reply.status == 200 else 1
 
 
+def probe_backups(folder: Path, seconds: float) -> int:
+    """Print one line on the newest backup in a folder; return 0 when it is not older than two rounds of ``seconds``, else 1."""
+    try:
+        newest = max((file.stat().st_mtime, file.name) for file in folder.glob("*.jsonl.gz"))
+    except ValueError:
+        print(f"unhealthy: {folder} has no backup yet")
+        return 1
+    except OSError as error:
+        print(f"unhealthy: {folder}: {error.strerror}")
+        return 1
+    age = time.time() - newest[0]
+    well = age <= 2 * seconds
+    print(
+        f"{'healthy' if well else 'unhealthy'}: {newest[1]} is {age:.0f} s old, where one is written every {seconds:g} s"
+    )
+    return 0 if well else 1
+
+
+def main(arguments: list[str]) -> int:
+    """The probe that the arguments name; its exit code."""
+    match arguments:
+        case []:
+            return probe("/health")
+        case ["--ready"]:
+            return probe("/ready")
+        case ["--backups", folder, seconds] if seconds.replace(".", "", 1).isdecimal():
+            return probe_backups(Path(folder), float(seconds))
+    print("unhealthy: write [--ready | --backups FOLDER SECONDS]")
+    return 1
+
+
 if __name__ == "__main__":
-    sys.exit(probe("/ready" if "--ready" in sys.argv[1:] else "/health"))
+    sys.exit(main(sys.argv[1:]))

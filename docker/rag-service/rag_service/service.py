@@ -20,7 +20,7 @@ from rag_service.tracing import Tracing
 
 log = logging.getLogger("rag_service")
 #: Settings that an answer depends on, beside the documents.
-DEPENDS = {
+DEPENDS = (
     "answer_mode",
     "answer_tokens",
     "chat_model",
@@ -28,7 +28,7 @@ DEPENDS = {
     "least_similarity",
     "prompt_characters",
     "vector_weight",
-}
+)
 LOOK_SECONDS = 2.0
 WATCH_SECONDS = 3.0
 
@@ -61,13 +61,7 @@ class Rag:
         """The body of an answer, from the cache where nothing that it depends on has changed. Raises RequestError."""
         collection, _ = await self.documents.filled()
         given = self.settings
-        depends = (
-            given.answer_mode,
-            given.chat_model,
-            given.embeddings_model,
-            given.answer_tokens,
-            given.prompt_characters,
-        )
+        depends = [getattr(given, name) for name in DEPENDS]
         key = digest(question, k or given.top_k, collection.version, depends)
         body = await self.cache.get(key)
         cached = body is not None
