@@ -153,7 +153,8 @@ print(f"{alert.name} ({alert.severity}): {alert.summary}")
 
 # %% [markdown]
 # Each alert has a **runbook**: what it means, where to look first, what to do. At three in the morning nobody thinks well;
-# whoever wrote the runbook did it in daylight.
+# whoever wrote the runbook did it in daylight. (Where it says `docker compose`, this notebook's stack wants its env file:
+# `docker compose --env-file work/stack/rag/.env …`, in the checkout's folder.)
 
 # %%
 lab.show_file("docker/stack/runbooks/NoDocuments.md")

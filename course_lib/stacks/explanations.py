@@ -55,6 +55,11 @@ _COMMAND: tuple[tuple[str, str, str], ...] = (
         "Leave `container_name` out: Compose then names it after the project, and two stacks can live side by side.",
     ),
     (
+        r"Range of CPUs is from",
+        "a service may take more CPUs than this machine has",
+        "Lower its limit (deploy.resources.limits.cpus, or the variable in it, such as INFERENCE_CPUS=1).",
+    ),
+    (
         r"Cannot connect to the Docker daemon",
         "the Docker engine does not answer",
         "Start it; `make doctor` says how.",

@@ -105,17 +105,20 @@ def explain(project: Project, unwell: list[State]) -> str:
     return "\n".join(parts)
 
 
-def wait(project: Project, *, timeout: float, expected: dict[str, int] | None = None) -> list[State]:
+def wait(
+    project: Project, *, timeout: float, expected: dict[str, int] | None = None, live: display.Live | None = None
+) -> list[State]:
     """Waits until every service is well, drawing how they stand.
 
     Args:
         timeout: seconds.
         expected: how many containers each service has to have; those of the configuration by default.
+        live: where it is drawn, if a picture is there already.
 
     Raises:
         CourseError: a service ended, is unhealthy, keeps restarting, or is not well in time; explains each one.
     """
-    live = display.Live()
+    live = live or display.Live()
     wanted = expected or counts(project)
 
     def probe() -> list[State]:

@@ -75,7 +75,7 @@ class Stack:
                     with suppress(TimeoutError):
                         started.result(0.3)
                 started.result()
-            return health.wait(self.project, timeout=timeout, expected=expected)
+            return health.wait(self.project, timeout=timeout, expected=expected, live=live)
         except CourseError as error:
             unwell = [one for one in health.states(self.project) if not one.well]
             if unwell and "dependency failed to start" in error.why:
