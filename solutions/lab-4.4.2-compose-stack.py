@@ -432,7 +432,8 @@ print(exercises.what_users_see(stack))
 # is a choice: wait without end, or say *429, come back later* while it still can. Ours has a limit (`MAX_QUEUE`).
 
 # %% tags=["nbval-ignore-output"]
-long = {"model": "tutor", "messages": [{"role": "user", "content": "Tell me about volumes."}], "max_tokens": 400, "ignore_eos": True}
+stack.scale("inference", 1)
+long = {"model": "tutor", "messages": [{"role": "user", "content": "Tell me about volumes."}], "max_tokens": 400}
 flood = exercises.flood(stack, long)
 lab.table(flood)
 

@@ -28,17 +28,18 @@ class State:
     exit_code: int
     image: str
     probe: str
-    """What its last health probe said."""
+    """What its last health probe said, or its exit status where it said nothing."""
+    probe_failed: bool = False
     out_of_memory: bool = False
     restarts: int = 0
     up_seconds: float = 0.0
 
     @property
     def well(self) -> bool:
-        """Healthy; where nobody asks, running, and after a restart for a while: a crash loop runs now and then, too."""
+        """Healthy, by its last probe, too; where nobody asks, running, and after a restart for a while: a crash loop runs now and then, too."""
         if self.health == "none":
             return self.status == "running" and (self.restarts == 0 or self.up_seconds > 5)
-        return self.status == "running" and self.health == "healthy"
+        return self.status == "running" and self.health == "healthy" and not self.probe_failed
 
     @property
     def hopeless(self) -> bool:
@@ -50,7 +51,9 @@ class State:
         ended = f", exit code {self.exit_code}" if self.status in ("exited", "dead", "restarting") else ""
         memory = ", out of memory" if self.out_of_memory else ""
         again = f", restarted {self.restarts} times" if self.restarts else ""
-        return f"{self.status}{ended}{memory}{again}" + (f", {self.health}" if self.health != "none" else "")
+        health = "" if self.health == "none" else f", {self.health}"
+        wavering = ", its last probe failed" if self.health == "healthy" and self.probe_failed else ""
+        return f"{self.status}{ended}{memory}{again}{health}{wavering}"
 
 
 def states(project: Project) -> list[State]:
@@ -77,7 +80,8 @@ def _state(found: dict[str, Any]) -> State | None:
         health=health.get("Status", "none"),
         exit_code=state["ExitCode"],
         image=found["Config"]["Image"],
-        probe=" ".join(str(log[-1]["Output"]).split())[:300] if log else "",
+        probe=(" ".join(str(log[-1]["Output"]).split())[:300] or f"exit status {log[-1]['ExitCode']}") if log else "",
+        probe_failed=bool(log) and log[-1]["ExitCode"] != 0,
         out_of_memory=bool(state.get("OOMKilled")),
         restarts=int(found.get("RestartCount", 0)),
         up_seconds=_seconds_since(state["StartedAt"]),

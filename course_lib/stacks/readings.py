@@ -47,7 +47,7 @@ def require_all_healthy(stack: Stack) -> list[health.State]:
     found = stack.states()
     for service in stack.project.services:
         mine = [one for one in found if one.service == service]
-        sick = [one for one in mine if one.health != "healthy"]
+        sick = [one for one in mine if one.health != "healthy" or one.probe_failed]
         if not mine:
             raise CourseError(f"service {service} has no container", do="Start the stack: `stack.up()`.")
         if any(one.health == "none" for one in mine):
