@@ -22,7 +22,12 @@ from course_lib.settings import CHECKOUT, settings
 from course_lib.stacks import explanations
 
 #: What Compose takes from the environment; a learner's own must not change what the course runs.
-_COMPOSE_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES")
+_COMPOSE_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME")
+_LISTERS: tuple[tuple[ledger.Kind, tuple[str, ...]], ...] = (
+    ("container", ("ps", "--all", "--format={{.Names}}")),
+    ("network", ("network", "ls", "--format={{.Name}}")),
+    ("volume", ("volume", "ls", "--format={{.Name}}")),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Project:
     @property
     def _ownership(self) -> Path:
         return self.folder / "ownership.yaml"
+
+    @property
+    def _list(self) -> Path:
+        """What was written down for it. Names alone can't tell: those of project `a-b` begin like those of `a`."""
+        return self.folder / "objects.json"
 
     def command(self, *arguments: str) -> list[str]:
         """A `docker compose` command line of this project, to run in the checkout's folder."""
@@ -114,8 +124,22 @@ class Project:
         config = self.config(all_profiles=True)
         self._ownership.write_text(yaml.safe_dump(self._labels(config), sort_keys=False))
         self._write_env((*self.files, self._ownership))
-        for kind, name in self.objects(config):
-            ledger.write_down(kind, name)
+        self.write_down(self.objects(config))
+
+    def write_down(self, objects: Sequence[tuple[ledger.Kind, str]]) -> None:
+        """Gives things that are about to be made their rows, and notes whose they are.
+
+        What has a name of its own and is there already was made by somebody else: it is used, and stays.
+        """
+        mine = dict.fromkeys(self._written())
+        for kind, name in objects:
+            if name.startswith((f"{self.name}-", f"{self.name}_")) or not reaper.exists(kind, name):
+                mine[kind, name] = None
+                ledger.write_down(kind, name)
+        self._list.write_text(json.dumps(list(mine)))
+
+    def _written(self) -> list[tuple[ledger.Kind, str]]:
+        return [(kind, name) for kind, name in json.loads(self._list.read_text())] if self._list.exists() else []
 
     def config(self, *, all_profiles: bool = False) -> dict[str, Any]:
         """The merged and interpolated configuration, as Compose itself sees it.
@@ -151,20 +175,14 @@ class Project:
 
     def dispose(self) -> None:
         """Removes everything of the project, its volumes and its folder included, and strikes the rows."""
-        if self.env_file.exists():
-            self.run("--profile=*", "down", "--remove-orphans", "--volumes", "--timeout=3", show=False, check=False)
         mine = f"com.docker.compose.project={self.name}"
-        for kind, lister in (
-            ("container", ["ps", "--all", "--format={{.Names}}"]),
-            ("network", ["network", "ls", "--format={{.Name}}"]),
-            ("volume", ["volume", "ls", "--format={{.Name}}"]),
-        ):
+        found = set(self._written())
+        for kind, lister in _LISTERS:
             listed = shell.run(["docker", *lister, f"--filter=label={mine}"], show=False, check=False)
-            for name in listed.output.split():
-                reaper.dispose(kind, name)
-        for row in ledger.rows(lifetime="run", session=ledger.Session.current()):
-            if row.name.startswith(f"{self.name}-") or row.name.startswith(f"{self.name}_"):
-                reaper.dispose(row.kind, row.name)
+            found |= {(kind, name) for name in listed.output.split()}
+        # Not by `down --volumes`, which also takes what a file of the project names and somebody else has made.
+        us = ledger.Session.current()
+        reaper.remove_all(ledger.Row(kind, name, "run", "", us) for kind, name in found)
         shutil.rmtree(self.folder, ignore_errors=True)
         ledger.strike("folder", str(self.folder))
 
@@ -200,7 +218,7 @@ class Project:
         """A shell's variables win over an env file's; here the env file is meant."""
         from_file = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
         set_here = {key: value.strip("'") for key, value in from_file.items() if key in _COMPOSE_VARIABLES}
-        return {**dict.fromkeys(_COMPOSE_VARIABLES[3:], ""), **set_here, **self.variables}
+        return {"COMPOSE_ENV_FILES": "", **set_here, **self.variables}
 
 
 def _quoted(value: str) -> str:

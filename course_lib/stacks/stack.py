@@ -121,6 +121,7 @@ class Stack:
             self.project, variables={**self.project.variables, f"{service.upper()}_REPLICAS": str(count)}
         )
         self.project.prepare()
+        self.project.write_down([("container", f"{self.project.name}-{service}-{n}") for n in range(1, count + 1)])
         self.project.run(
             "up", "--detach", "--no-build", "--no-deps", "--no-recreate", f"--scale={service}={count}", service
         )
