@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -15,6 +16,13 @@ from rag_service.errors import DependencyDown, Refused
 CONNECT_SECONDS = 2.0
 KEPT_SECONDS = 20.0  # shorter than servers keep an idle connection, so that none is used that they have just closed
 MOST_RETRY_AFTER = 60
+# A kept connection to a service that has left the network swallows what is sent, without a word. Linux gives it up after this
+# time without any acknowledgement; an answer that takes long is another matter, its request was acknowledged at once.
+SOCKET_OPTIONS = (
+    [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * CONNECT_SECONDS))]
+    if hasattr(socket, "TCP_USER_TIMEOUT")
+    else None
+)
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request in this context, handed on to who is asked for it."""
 
@@ -40,7 +48,11 @@ class Service:
         self._client = httpx2.AsyncClient(
             base_url=url.rstrip("/") + "/",
             timeout=httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
-            limits=httpx2.Limits(max_connections=64, keepalive_expiry=KEPT_SECONDS),
+            transport=httpx2.AsyncHTTPTransport(
+                limits=httpx2.Limits(max_connections=64, keepalive_expiry=KEPT_SECONDS),
+                socket_options=SOCKET_OPTIONS,
+                trust_env=False,
+            ),
             trust_env=False,  # they are beside this one: a proxy of the company network is not between
         )
 
