@@ -25,7 +25,7 @@ _COMMAND: tuple[tuple[str, str, str], ...] = (
         "Give it one in the env file, or start the stack from the notebook, which does.",
     ),
     (
-        r"pull access denied|manifest unknown|failed to resolve|failed to do request|i/o timeout|no such host|TLS handshake|connection refused.*registry",
+        r'Get "https?://[^"]*/v2/|pull access denied|manifest unknown|failed to resolve|failed to do request|i/o timeout|no such host|TLS handshake',
         "an image could not be had from its registry",
         "Check its name and the network. Without a registry, IMAGES=debian builds the same services from packages.",
     ),
@@ -35,12 +35,17 @@ _COMMAND: tuple[tuple[str, str, str], ...] = (
         "Remove networks that nothing uses: `docker network prune`.",
     ),
     (
-        r"undefined (network|volume|secret|config|service)|depends on undefined|invalid compose project",
+        r"undefined (network|volume|secret|config|service)|depends on undefined",
         "the Compose file names something that it does not define",
         "Look at the name in the line above: networks, volumes and secrets are listed at the end of the file, too.",
     ),
     (
-        r"yaml: |did not find expected|mapping values are not allowed|Additional property|additional properties|must be a (string|mapping|list|number|boolean)|invalid interpolation|unsupported",
+        r"empty compose file|no service selected",
+        "the Compose file has no services",
+        "List them under `services:`, each with its image. Those of a profile count only while it is switched on.",
+    ),
+    (
+        r"yaml: |did not find expected|mapping values are not allowed|Additional property|additional properties|must be a (string|mapping|list|number|boolean)|invalid interpolation|error decoding|unsupported",
         "the Compose file can't be read",
         "Look at the place it names; in YAML the indentation says what belongs to what.",
     ),
@@ -48,6 +53,11 @@ _COMMAND: tuple[tuple[str, str, str], ...] = (
         r"bind source path does not exist|not a directory: Are you trying to mount a directory onto a file",
         "something that the Compose file mounts is not there",
         "Check the path: it counts from the first Compose file's folder.",
+    ),
+    (
+        r"neither an image nor a build|invalid compose project",
+        "the Compose file is not complete",
+        "The line above says what is missing, or does not fit together.",
     ),
     (
         r"container name .* is already in use",
@@ -71,6 +81,7 @@ _SERVICE: tuple[tuple[str, str], ...] = (
     (r"exec format error", "The image is for another kind of processor than this machine's: build or pull it for this one."),
     (r"out of memory", "It needs more memory than its limit (deploy.resources.limits.memory)."),
     (r"executable file not found|not found in \$PATH", "The health check or command asks for a program that the image does not have."),
+    (r"no space left on device", "What it writes to is full: a tmpfs has its own size; `df -h` and `docker system df` show the disk's."),
     (r"read-only file system", "It writes to a place that is read-only: give it a volume or a tmpfs there."),
     (r"permission denied", "It may not read or write something: compare the user it runs as with the owner of the volume or file."),
     (r"host not found|name or service not known|name resolution|no such host|could not be resolved|nodename nor servname", "It does not find another service by name: are both on one network, and is the other one up?"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,9 +36,10 @@ class State:
 
     @property
     def well(self) -> bool:
-        """Healthy, by its last probe, too; where nobody asks, running, and after a restart for a while: a crash loop runs now and then, too."""
+        """Healthy, by its last probe, too; where nobody asks, running for a while, and longer after a restart: a crash loop
+        runs now and then, too."""
         if self.health == "none":
-            return self.status == "running" and (self.restarts == 0 or self.up_seconds > 5)
+            return self.status == "running" and self.up_seconds > (5 if self.restarts else 2)
         return self.status == "running" and self.health == "healthy" and not self.probe_failed
 
     @property
@@ -98,6 +99,8 @@ def explain(project: Project, unwell: list[State]) -> str:
     """For each service that is not well: its state, what its last probe said, its last log lines, and what to do."""
     parts = []
     for one in unwell:
+        if one.restarts and _ran_out_of_memory(one.container):
+            one = replace(one, out_of_memory=True)
         logged = shell.run(["docker", "logs", "--tail=8", one.container], show=False, check=False, timeout=30)
         log = "\n".join(f"    {line[:240]}" for line in (logged.stdout + logged.stderr).strip().splitlines()[-8:])
         lines = [f"{one.service}: {one.words()}"]
@@ -107,6 +110,12 @@ def explain(project: Project, unwell: list[State]) -> str:
         lines += [f"  -> {hint}"] if hint else []
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _ran_out_of_memory(container: str) -> bool:
+    """Whether the kernel killed something in it lately: once a container runs again, its state does not tell any more."""
+    since = ["--since=15m", "--until=0s", "--filter=event=oom", f"--filter=container={container}"]
+    return bool(shell.run(["docker", "events", *since], show=False, check=False, timeout=30).output)
 
 
 def wait(
