@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from course_lib import images, shell, stacks
 from course_lib.settings import settings
 from course_lib.stacks import Project, Stack
 
-#: A service that does nothing, which is what most of these tests need of one.
-IDLE = "{ image: '${IMAGE}', init: true, command: [sleep, '600'], stop_grace_period: 0s }"
+
+def compose(*, top: dict[str, Any] | None = None, **services: dict[str, Any]) -> str:
+    """A Compose file of services that do nothing, which is what most tests need of one, but for what is said of each.
+
+    Args:
+        top: what stands beside `services`: networks, volumes, secrets.
+    """
+    check = {"test": ["CMD", "true"], "interval": "200ms"}
+    idle = {
+        "image": "${IMAGE}",
+        "init": True,
+        "command": ["sleep", "600"],
+        "healthcheck": check,
+        "stop_grace_period": "0s",
+    }
+    found = {"services": {name: {**idle, **more} for name, more in services.items()}, **(top or {})}
+    return str(yaml.safe_dump(found))
 
 
 @pytest.fixture

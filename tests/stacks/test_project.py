@@ -13,20 +13,18 @@ from course_lib import cleanup, ledger, shell
 from course_lib.errors import CourseError
 from course_lib.settings import settings
 from course_lib.stacks import Project, Stack
-from tests.stacks.conftest import IDLE, objects
+from tests.stacks.conftest import compose, objects
 
 pytestmark = pytest.mark.docker
 
 Make = Callable[..., Stack]
 
-ONE = f"services: {{ one: {IDLE} }}"
-WITH_A_VOLUME = f"""
-services:
-  one: {IDLE}
-  two: {IDLE.replace("init", "networks: [side], volumes: ['kept:/kept'], deploy: { replicas: 2 }, init")}
-networks: {{ side: {{ internal: true }} }}
-volumes: {{ kept: }}
-"""
+ONE = compose(one={})
+WITH_A_VOLUME = compose(
+    one={},
+    two={"networks": ["side"], "volumes": ["kept:/kept"], "deploy": {"replicas": 2}},
+    top={"networks": {"side": {"internal": True}}, "volumes": {"kept": {}}},
+)
 
 
 # Values
@@ -35,8 +33,7 @@ volumes: {{ kept: }}
 def test_values_arrive_as_they_are(small_stack: Make) -> None:
     values = ["plain", "two words", "a#b", "$HOME ${IMAGE} $$", 'say "so"', r"back\slash\n", "a=b", " edges ", "", "ü✓"]
     given = {f"SAID_{number}": value for number, value in enumerate(values)}
-    environment = ", ".join(f'{name}: "${{{name}}}"' for name in given)
-    stack = small_stack(f'services: {{ one: {{ image: "${{IMAGE}}", environment: {{ {environment} }} }} }}', **given)
+    stack = small_stack(compose(one={"environment": {name: f"${{{name}}}" for name in given}}), **given)
     stack.project.prepare()
     # and in a terminal, where the env file is all there is
     typed = ["docker", "compose", f"--env-file={stack.project.env_file}", "config", "--format=json"]
@@ -62,7 +59,7 @@ def test_a_folder_with_spaces(own_work: Path, small_image: str) -> None:
 
 
 def test_the_shell_does_not_change_what_the_course_runs(small_stack: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = small_stack(f"services: {{ one: {IDLE}, two: {IDLE.replace('init', 'profiles: [more], init')} }}")
+    stack = small_stack(compose(one={}, two={"profiles": ["more"]}))
     for name, value in {
         "IMAGE": "somebody/elses:1",
         "COMPOSE_FILE": "/nowhere/compose.yaml",
@@ -124,9 +121,7 @@ def test_every_object_says_whose_it_is(small_stack: Make) -> None:
 
 def test_what_a_learner_names_himself_is_written_down_and_removed_too(small_stack: Make) -> None:
     mine = settings().object_name("of-mine")
-    stack = small_stack(
-        f"{ONE}\nvolumes: {{ kept: {{ name: {mine} }} }}".replace("init", "volumes: ['kept:/kept'], init")
-    )
+    stack = small_stack(compose(one={"volumes": ["kept:/kept"]}, top={"volumes": {"kept": {"name": mine}}}))
     stack.up()
     assert ("volume", mine) in {(row.kind, row.name) for row in ledger.rows(lifetime="run")}
     stack.remove()
@@ -136,9 +131,7 @@ def test_what_a_learner_names_himself_is_written_down_and_removed_too(small_stac
 def test_what_somebody_else_has_made_stays(small_stack: Make) -> None:
     """A name of one's own in a Compose file may be that of a volume with somebody's data."""
     theirs = settings().object_name("theirs")
-    stack = small_stack(
-        f"{ONE}\nvolumes: {{ kept: {{ name: {theirs} }} }}".replace("init", "volumes: ['kept:/kept'], init")
-    )
+    stack = small_stack(compose(one={"volumes": ["kept:/kept"]}, top={"volumes": {"kept": {"name": theirs}}}))
     shell.run(["docker", "volume", "create", theirs], show=False)
     try:
         stack.up()

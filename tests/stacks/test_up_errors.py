@@ -1,0 +1,178 @@
+"""What goes wrong when a stack is started, as a person meets it: a sentence that helps, and nothing half started."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from course_lib.errors import CourseError
+from course_lib.settings import settings
+from course_lib.stacks import Stack, stack
+from tests.stacks.conftest import compose, objects
+
+pytestmark = pytest.mark.docker
+
+Make = Callable[..., Stack]
+
+
+def probe(*command: str, **more: Any) -> dict[str, Any]:
+    return {"healthcheck": {"test": ["CMD", *command], "interval": "300ms", "timeout": "2s", "retries": 2, **more}}
+
+
+def script(text: str, **more: Any) -> dict[str, Any]:
+    """A service without a health check that runs a line of shell."""
+    return {"command": ["sh", "-c", text], "healthcheck": {"disable": True}, **more}
+
+
+def require_refused(failing: Stack, *words: str, timeout: float = 60) -> CourseError:
+    """`up` fails with these words, and leaves no container and no network."""
+    with pytest.raises(CourseError) as failed:
+        failing.up(timeout=timeout)
+    for word in words:
+        assert word in str(failed.value)
+    assert failed.value.do, "it says what to do"
+    assert objects(failing, "container", "network") == set()
+    failing.remove()
+    assert objects(failing) == set() and not failing.project.folder.exists()
+    return failed.value
+
+
+# The files
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "detail"),
+    [
+        (compose(one={"networks": ["bcak"]}), "names something that it does not define", "bcak"),
+        (compose(one={"volumes": ["data:/data"]}), "names something that it does not define", "data"),
+        (compose(one={"secrets": ["key"]}), "names something that it does not define", "key"),
+        (compose(one={"depends_on": ["two"]}), "names something that it does not define", "two"),
+        ("services:\n  one:\n    image: x\n   command: y\n", "can't be read", "line"),
+        ("services:\n\tone: {}\n", "can't be read", "line 2"),
+        (compose(one={"imgae": "x"}), "can't be read", "imgae"),
+        (compose(one={"ports": "yes"}), "can't be read", "ports"),
+        (compose(one={"mem_limit": "much"}), "can't be read", "much"),
+        (compose(one={"environment": {"A": "${A B}"}}), "can't be read", "A B"),
+        (compose(one={"environment": {"A": "${NOT_GIVEN:?say which}"}}), "has no value", "NOT_GIVEN"),
+        ("", "has no services", ""),
+        ("services: {}\n", "has no services", ""),
+        ("services: { one: { init: true } }\n", "is not complete", "neither an image nor a build"),
+    ],
+    ids=["network", "volume", "secret", "service", "indentation", "tab", "key", "type", "size", "variable", "no value", "empty", "no service", "no image"],
+)  # fmt: skip
+def test_a_file_that_is_wrong(small_stack: Make, text: str, what: str, detail: str) -> None:
+    error = require_refused(small_stack(text), what)
+    assert detail in error.why
+
+
+def test_the_course_stack_without_its_image(own_work: object) -> None:
+    require_refused(stack.course_stack({}), "a variable of the Compose file has no value", "INFERENCE_IMAGE")
+
+
+# What it needs of the machine
+
+
+def test_a_port_that_is_taken(small_stack: Make) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        failing = small_stack(compose(one={"ports": [f"127.0.0.1:{port}:80"]}))
+        error = require_refused(failing, "a port of this machine is taken by another program")
+    assert str(port) in error.why and "HTTPS_PORT" in error.do
+
+
+@pytest.mark.parametrize("image", ["localhost:1/course-test/never-pushed:1", "course-test-never/built:1"])
+def test_an_image_that_is_not_to_be_had(small_stack: Make, image: str) -> None:
+    """From no registry, and from one that has no such image: behind a firewall, or after a typing error."""
+    require_refused(
+        small_stack(compose(one={"image": image})), "an image could not be had from its registry", "one Error"
+    )
+
+
+def test_a_file_to_mount_that_is_missing(small_stack: Make) -> None:
+    mount = {"type": "bind", "source": "./prompts", "target": "/prompts", "bind": {"create_host_path": False}}
+    require_refused(small_stack(compose(one={"volumes": [mount]})), "mounts is not there", "/prompts")
+
+
+def test_a_secret_whose_file_is_missing(small_stack: Make) -> None:
+    text = compose(one={"secrets": ["key"]}, top={"secrets": {"key": {"file": "./key"}}})
+    require_refused(small_stack(text), "mounts is not there", "/key")
+
+
+def test_a_container_name_that_is_taken(small_stack: Make) -> None:
+    text = compose(one={"container_name": settings().object_name("taken")})
+    first = small_stack(text, "first")
+    first.up()
+    require_refused(small_stack(text, "second"), "a container of that name is there already")
+    assert first.states()[0].well, "the one that has the name is left alone"
+
+
+# Services that do not get well
+
+
+def test_a_health_check_that_asks_with_what_the_image_lacks(small_stack: Make) -> None:
+    text = compose(one=probe("curl", "--fail", "http://127.0.0.1"))
+    error = require_refused(small_stack(text), "not every service got healthy: one", "curl")
+    assert "a program that the image does not have" in error.why
+
+
+def test_a_dependency_that_never_gets_healthy(small_stack: Make) -> None:
+    """The one that waits for it is not to blame, and is not named."""
+    text = compose(
+        one=probe("sh", "-c", "echo the index is broken; exit 1"),
+        two={"depends_on": {"one": {"condition": "service_healthy"}}},
+    )
+    error = require_refused(small_stack(text), "not every service got healthy: one", "the index is broken")
+    assert "two" not in error.what
+
+
+def test_a_service_that_crashes_again_and_again(small_stack: Make) -> None:
+    text = compose(one=script("echo no model at /models; exit 3", restart="always"))
+    error = require_refused(small_stack(text), "not every service got healthy: one", "no model at /models")
+    assert "restarted" in error.why and "exit code 3" in error.why
+
+
+def test_a_service_that_ends(small_stack: Make) -> None:
+    failing = small_stack(compose(one=script("echo nothing to do")))
+    require_refused(failing, "not every service got healthy: one", "exited, exit code 0", "nothing to do")
+
+
+@pytest.mark.parametrize("restart", ["no", "always"])
+def test_a_service_that_runs_out_of_memory(small_stack: Make, restart: str) -> None:
+    """The kernel kills it, and its log says nothing of that."""
+    greedy = ["python3", "-c", "import time; time.sleep(1); x = bytearray(200_000_000)"]
+    bounded = {"command": greedy, "mem_limit": "32m", "memswap_limit": "32m", "restart": restart}
+    text = compose(one={**bounded, **probe("test", "-e", "/ready", start_period="60s")})
+    error = require_refused(small_stack(text), "not every service got healthy: one", "out of memory")
+    assert "more memory than its limit" in error.why
+
+
+def test_a_wait_that_runs_out_shows_how_things_stand(small_stack: Make) -> None:
+    failing = small_stack(compose(one=probe("false", start_period="60s")))
+    require_refused(failing, "waited 4 s", "not healthy: one", "one: running, starting", timeout=4)
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("echo x > /etc/x", "It writes to a place that is read-only"),
+        ("cat /models/model.json", "A file it needs is not there"),
+        ("cat /etc/shadow", "compare the user it runs as"),
+        (
+            "python3 -c 'import socket; socket.create_connection((\"chrmoa\", 80))'",
+            "does not find another service by name",
+        ),
+        ("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 80))'", "is not listening (yet)"),
+        ("dd if=/dev/zero of=/tmp/x bs=1M count=2", "is full"),
+    ],
+    ids=["read-only", "no file", "permission", "name", "port", "full"],
+)
+def test_what_a_log_line_means(small_stack: Make, command: str, hint: str) -> None:
+    user = "0:0" if "/etc/x" in command else "10009:10009"
+    text = compose(one=script(command, read_only=True, user=user, tmpfs=["/tmp:size=1m"]))
+    error = require_refused(small_stack(text), "not every service got healthy: one")
+    assert hint in error.why
