@@ -57,7 +57,7 @@ def setup() -> None:
 
     Example: `course setup`
     """
-    from course_lib import images
+    from course_lib import images, stacks
     from course_lib.host import setup as host_setup
     from course_lib.images import buildkit, registry
 
@@ -79,6 +79,8 @@ def setup() -> None:
     images.build_builder_stage()
     images.build_naive_image()
     console.print(f"registry {registry.ensure_image()}", highlight=False)
+    for name, reference in sorted(stacks.built_variables(images.stack_variables()).items()):
+        console.print(f"{name.removesuffix('_IMAGE').lower()} {reference}", highlight=False)
     print(image)  # the last line, and nothing but the name, for scripts
 
 
@@ -296,10 +298,12 @@ def images_save(archive: Annotated[Path, typer.Argument(help="File to write.")])
 
     Example: `course images save images.tar`
     """
+    from course_lib import images, stacks
     from course_lib.images import archive as archives
 
     _show_commands()
-    console.print(f"{archives.save(archive) / 1e6:,.0f} MB", highlight=False)
+    also = sorted(set(stacks.built_variables(images.stack_variables()).values()))
+    console.print(f"{archives.save(archive, also=also) / 1e6:,.0f} MB", highlight=False)
 
 
 @images_app.command("load")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,15 +26,18 @@ def references() -> list[str]:
     ]
 
 
-def save(archive: Path) -> int:
+def save(archive: Path, *, also: Sequence[str] = ()) -> int:
     """Writes the course's images to a file and returns its size in bytes.
+
+    Args:
+        also: further images that are on this engine, such as a stack's.
 
     Raises:
         CourseError: the file exists already, or the disk is full.
     """
     if archive.exists():
         raise CourseError(f"{archive} is already there", do="Give another name, or remove it.")
-    with _named(references()) as names:
+    with _named(list(dict.fromkeys([*references(), *also]))) as names:
         try:
             shell.run(["docker", "image", "save", "--output", str(archive), *names], timeout=1800)
         except BaseException:
@@ -89,7 +93,19 @@ def load(archive: Path) -> list[str]:
             if not bases.present(reference):
                 ledger.strike("image", reference)
         raise
-    return list(held)
+    return [_as_this_checkouts(reference) for reference in held]
+
+
+def _as_this_checkouts(reference: str) -> str:
+    """The inference image is named after the checkout that built it; here it is looked for under this one's name."""
+    if not re.match(r"course-[0-9a-f]{8}/inference-server:", reference) or reference.startswith(
+        f"{course_image.name()}:"
+    ):
+        return reference
+    own = f"{course_image.name()}:{reference.rpartition(':')[2]}"
+    ledger.write_down("image", own, "kept")
+    shell.run(["docker", "image", "tag", reference, own], show=False)
+    return own
 
 
 def _platforms(archive: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from course_lib import ledger, shell
 from course_lib.lab import display
-from course_lib.settings import CHECKOUT, settings
+from course_lib.settings import CHECKOUT
 from course_lib.stacks.project import Project
 
 STACK = CHECKOUT / "docker" / "stack"
@@ -31,7 +31,7 @@ _LEFT_OUT = {"tests", "evaluation", "__pycache__", ".pytest_cache", ".mypy_cache
 
 
 def names(given: Mapping[str, str], *, from_packages: bool) -> dict[str, str]:
-    """For each variable the name of the image that is built for it.
+    """For each variable the name of the image that is built for it; by its content, so that all checkouts share it.
 
     Args:
         given: BASE_IMAGE and BUILDER_IMAGE, on which all of them stand.
@@ -39,10 +39,7 @@ def names(given: Mapping[str, str], *, from_packages: bool) -> dict[str, str]:
     """
     wanted = _OURS | (_FROM_PACKAGES if from_packages else {})
     bases = f"{given.get('BASE_IMAGE', '')} {given.get('BUILDER_IMAGE', '')}"
-    return {
-        variable: f"course-{settings().checkout_id}/{name}:{_digest(paths, bases)}"
-        for variable, (name, paths) in wanted.items()
-    }
+    return {variable: f"course-stack/{name}:{_digest(paths, bases)}" for variable, (name, paths) in wanted.items()}
 
 
 def _digest(paths: tuple[Path, ...], bases: str) -> str:
@@ -101,9 +98,10 @@ def _present(image: str) -> bool:
 
 
 def _retire_older(image: str) -> None:
-    """Takes this checkout's earlier builds of an image away; one that a container uses stays."""
+    """Takes this checkout's earlier builds of an image away; one that a container uses, or another checkout built, stays."""
     name = image.rpartition(":")[0]
-    listed = shell.run(["docker", "image", "ls", "--format={{.Repository}}:{{.Tag}}", name], show=False).output
-    for old in listed.split():
-        if old != image and shell.succeeds(["docker", "image", "rm", old]):
+    built = [row for row in ledger.rows(lifetime="kept") if row.name.startswith(f"{name}:") and row.name != image]
+    others = {row.name for row in built if row.checkout != str(CHECKOUT)}
+    for old in {row.name for row in built} - others:
+        if shell.succeeds(["docker", "image", "rm", old]) or not _present(old):
             ledger.strike("image", old)

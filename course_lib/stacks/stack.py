@@ -287,7 +287,7 @@ class Stack:
 
 
 def built_variables(images: Mapping[str, str]) -> dict[str, str]:
-    """The variables of all images that a Compose file may use, each one built if it is not here yet.
+    """The variables of all images that a Compose file may use, each one built or pulled if it is not here yet.
 
     Args:
         images: as for `course_stack`.
@@ -297,6 +297,8 @@ def built_variables(images: Mapping[str, str]) -> dict[str, str]:
     try:
         also = () if "NGINX_IMAGE" in images else ("cache-image",)
         built_images.ensure(stack.project, *also)
+        if not also:
+            stack.project.run("pull", "--ignore-buildable", "--policy=missing", "--quiet", show=False, timeout=1800)
     finally:
         stack.project.dispose()
     return {name: value for name, value in stack.project.variables.items() if name.endswith("_IMAGE")}
