@@ -64,16 +64,19 @@ class Stack:
             with ThreadPoolExecutor(1) as pool:
                 # Compose itself waits where one service depends on another's health, and says little meanwhile.
                 started = pool.submit(self.project.run, "up", "--detach", "--no-build", *services, timeout=timeout)
-                while not started.done():
-                    found = health.states(self.project)
-                    live.draw_text(health.picture(found, expected))
-                    hopeless = [one for one in found if one.hopeless and one.status != "exited"]
-                    if hopeless and not started.done():
-                        error = health.not_well(self.project, hopeless)
-                        self.down(show=False)  # ends Compose's own waiting, too
-                        raise error
-                    with suppress(TimeoutError):
-                        started.result(0.3)
+                try:
+                    while not started.done():
+                        found = health.states(self.project)
+                        live.draw_text(health.picture(found, expected))
+                        hopeless = [one for one in found if one.hopeless and not one.well and one.status != "exited"]
+                        if hopeless and not started.done():
+                            raise health.not_well(self.project, hopeless)
+                        with suppress(TimeoutError):
+                            started.result(0.3)
+                except BaseException:  # Ctrl-C, too
+                    if not started.done():
+                        self.down(show=False)  # ends Compose's own waiting, for which the pool would wait
+                    raise
                 started.result()
             return health.wait(self.project, timeout=timeout, expected=expected, live=live)
         except CourseError as error:
