@@ -36,8 +36,6 @@ class Cache:
                 credential_provider=_Password(Path(settings.cache_password_file))
                 if settings.cache_password_file
                 else None,
-                socket_timeout=SECONDS,
-                socket_connect_timeout=SECONDS,
                 retry=Retry(NoBackoff(), 1),  # once: a connection that was idle may have been closed
             )
 

@@ -1,9 +1,13 @@
 """Under fault: dependencies that are away, frozen or back, writes that were cut off, replicas that write behind one's back."""
 
+import socketserver
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from io import BufferedIOBase
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -80,6 +84,66 @@ def test_a_dependency_that_is_silent_costs_its_limit_of_time(own_chroma: Process
             finally:
                 silent.thaw()
         wait_for(lambda: rag.client.post("/answer", json=QUESTION).status_code == 200)
+
+
+@contextmanager
+def http_server(answer: Callable[[BufferedIOBase, BufferedIOBase], None]) -> Iterator[str]:
+    """A server that does with each connection what ``answer`` does; its address."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                answer(self.rfile, self.wfile)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+def read_request(given: BufferedIOBase) -> bytes:
+    """Read one request; its first line, empty where none came."""
+    size, line = 0, given.readline()
+    first = line
+    while line.strip():
+        if line.lower().startswith(b"content-length:"):
+            size = int(line.split(b":")[1])
+        line = given.readline()
+    given.read(size)
+    return first
+
+
+def test_an_answer_that_drips_costs_its_limit_of_time(chroma: Process) -> None:
+    """Each byte comes in time, and the whole never does."""
+
+    def drip(given: BufferedIOBase, back: BufferedIOBase) -> None:
+        read_request(given)
+        back.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(1000):
+            back.write(b" ")
+            time.sleep(0.05)
+
+    with http_server(drip) as url, Rag(chroma, chroma, INFERENCE_URL=url, TIMEOUT_SECONDS=1) as rag:
+        start = time.monotonic()
+        error(rag.client.post("/documents", json={"source": "a", "text": "b"}), 503, "inference_down")
+        assert time.monotonic() - start < 10  # the whole takes 50 s
+
+
+def test_a_connection_that_breaks_is_made_again(chroma: Process) -> None:
+    """As when a server closes an idle connection in the moment in which it is used."""
+    body = b'{"data": [{"index": 0, "embedding": [1, 0, 0]}]}'
+
+    def once(given: BufferedIOBase, back: BufferedIOBase) -> None:
+        watched = read_request(given).startswith(b"GET")  # by the watch, on a connection of its own
+        kept = b"close" if watched else b"keep-alive"
+        back.write(b"HTTP/1.1 200 OK\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n%s" % (kept, len(body), body))
+        if not watched:
+            read_request(given)  # and no word to the second
+
+    with http_server(once) as url, Rag(chroma, chroma, INFERENCE_URL=url) as rag:
+        for number in range(5):
+            rag.add(f"{number}.md", "text")
 
 
 def test_a_body_that_does_not_come(chroma: Process, inference: Process) -> None:
