@@ -67,7 +67,8 @@ class Stack:
                 while not started.done():
                     found = health.states(self.project)
                     live.draw_text(health.picture(found, expected))
-                    hopeless = [one for one in found if one.hopeless and one.status != "exited"]
+                    # One that is being replaced by Compose is stopped, then removed, and unhealthy meanwhile.
+                    hopeless = [one for one in found if one.hopeless and one.status not in ("exited", "removing")]
                     if hopeless and not started.done():
                         error = health.not_well(self.project, hopeless)
                         self.down(show=False)  # ends Compose's own waiting, too
