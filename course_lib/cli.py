@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -367,7 +368,7 @@ def bench_serve(
 
     Example: `course bench serve --json serve.json`
     """
-    from course_lib.bench import serve, serve_table
+    from course_lib.bench import goals, serve, serve_table
 
     if from_:
         found = serve.read(from_)
@@ -375,11 +376,8 @@ def bench_serve(
         plan = serve.Plan.quick() if quick else serve.Plan(rounds=rounds, seconds=seconds)
         found = serve.figures(plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]"))
     heads, lines = serve_table.rows(found)
-    for columns, body in ((heads, lines), (["goal", "limit", "reached", ""], serve_table.goals(found))):
-        table = Table(*columns)
-        for line in body:
-            table.add_row(*line)
-        console.print(table)
+    for columns, body in ((heads, lines), (goals.HEADS, goals.lines(found))):
+        _print_table(columns, body)
     if found["preliminary"]:
         notes.print("Preliminary: a quick run, or a machine with other work on it.")
     if as_json:
@@ -408,6 +406,50 @@ def bench_soak(
         document.write("soak", soak.markdown(found))
     if found["failed"] or not found["flat"]:
         raise typer.Exit(1)
+
+
+@bench_app.command("stack")
+def bench_stack(
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="One short round, to see that it works; the figures mean little.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median of them.")] = 3,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure only this part, such as kills; repeatable. A wrong name lists them."),
+    ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Measure nothing: take the figures from this file.")
+    ] = None,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the figures into COMPARISONS.md.")] = False,
+) -> None:
+    """The Compose stack of lab 4.4.2: start, answers, search, and what is lost when replicas die: about a quarter of an hour.
+
+    Example: `course bench stack --json stack.json`
+    """
+    from course_lib.bench import document, goals, stack, stack_table
+
+    if from_:
+        found = stack.read(from_)
+    else:
+        plan = stack.Plan.quick() if quick else stack.Plan(rounds=rounds)
+        found = stack.figures(plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]"))
+    if as_json:
+        as_json.write_text(json.dumps(found, indent=2) + "\n")
+    for title, heads, lines in (*stack_table.tables(found), ("", goals.HEADS, goals.lines(found))):
+        _print_table(heads, lines, title)
+    if found["preliminary"]:
+        notes.print("Preliminary: a quick run, or a machine with other work on it.")
+    if write_docs:
+        document.write("stack", stack_table.markdown(found))
+
+
+def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:
+    table = Table(*heads, title=title or None, title_justify="left")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
 
 
 def _report(figures: dict[str, object], as_json: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from course_lib.errors import CourseError
@@ -25,3 +26,8 @@ def write(name: str, section: str, document: Path = COMPARISONS) -> None:
             f"{document.name} has no place for the figures", do=f"Put {begin} and {end} where they belong."
         )
     document.write_text(pattern.sub(lambda _: f"{begin}\n{section}\n{end}", text))
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *lines)]

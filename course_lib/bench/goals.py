@@ -1,9 +1,38 @@
-"""What the inference server is to reach in `course bench serve`, and how far it got."""
+"""What is to be reached, and how far it got: the inference server in `course bench serve`, the stack in `course bench stack`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+HEADS = ["goal", "limit", "reached", ""]
+
+
+def goal(value: float | None, sign: str, limit: float) -> dict[str, Any]:
+    """A limit, `>=` or `<=`, and what was reached; None where nothing was measured."""
+    met = None if value is None else value >= limit if sign == ">=" else value <= limit
+    return {"value": value, "goal": f"{sign} {limit:g}", "met": met}
+
+
+def lines(found: Mapping[str, Any]) -> list[list[str]]:
+    """Goal, limit, what was reached, and whether that is it."""
+    said = {True: "met", False: "not met", None: "not measured"}
+    return [
+        [name, goal["goal"], "" if goal["value"] is None else f"{goal['value']:g}", said[goal["met"]]]
+        for name, goal in found["goals"].items()
+    ]
+
+
+def stack_goals(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Each goal of the stack with what was reached; None where that part was not measured."""
+    start, kills, scaling, both = (found[part] or {} for part in ("start", "kills", "scaling", "side_by_side"))
+    return {
+        "requests lost while one of three replicas is killed": goal(kills.get("lost"), "<=", 0),
+        "requests lost over 1, 3 and 2 replicas": goal(scaling.get("lost"), "<=", 0),
+        "containers that a second `up` replaces": goal(start.get("replaced_by_second_up"), "<=", 0),
+        "containers, networks, volumes and ports that two stacks share": goal(both.get("shared"), "<=", 0),
+        "stacks of two that answer from their own documents": goal(both.get("answering"), ">=", 2),
+    }
 
 
 def goals(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,10 +51,6 @@ def goals(found: Mapping[str, Any]) -> dict[str, Any]:
     def ratio(name: str, other: float | None) -> float | None:
         mine = of(ours, name)
         return None if mine is None or not other else round(mine / other, 3)
-
-    def goal(value: float | None, sign: str, limit: float) -> dict[str, Any]:
-        met = None if value is None else value >= limit if sign == ">=" else value <= limit
-        return {"value": value, "goal": f"{sign} {limit:g}", "met": met}
 
     alone, alone_bare = of(ours, "one_client_p50_ms"), of(bare, "one_client_p50_ms")
     extra = None if alone is None or alone_bare is None else round(alone - alone_bare, 3)

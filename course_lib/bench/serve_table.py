@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course_lib.bench import document
+from course_lib.bench import document, goals
 
 _NAMES = {"ours": "this server", "bare_engine": "bare engine", "flask": "flask + gunicorn"}
 _FIGURES: dict[str, tuple[str, str]] = {
@@ -29,15 +29,6 @@ def rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     entries = {name: entry for name, entry in entries.items() if entry}
     lines = [[name, *(_cell(entry, *figure) for entry in entries.values())] for name, figure in _FIGURES.items()]
     return ["", *(_NAMES.get(name, name) for name in entries)], lines
-
-
-def goals(found: Mapping[str, Any]) -> list[list[str]]:
-    """Goal, limit, what was reached, and whether that is it."""
-    said = {True: "met", False: "not met", None: "not measured"}
-    return [
-        [name, goal["goal"], "" if goal["value"] is None else f"{goal['value']:g}", said[goal["met"]]]
-        for name, goal in found["goals"].items()
-    ]
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -69,9 +60,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"in one process. Decoding alone, without prompts and text, makes "
         f"{_cell(found['bare_engine'], 'decode_only_tokens_per_s', ',.0f')} tokens/s.",
         "",
-        *_table(heads, lines),
+        *document.table(heads, lines),
         "",
-        *_table(["goal", "limit", "reached", ""], goals(found)),
+        *document.table(goals.HEADS, goals.lines(found)),
         "",
         f"Load by {found['load_client']['program']} and a C program for streams; its share of one CPU: {shares or 'not measured'}. "
         f"Settings, found by trying: {settings}. RSS counts pages that processes share once for each of them. Versions: {peers}.",
@@ -94,8 +85,3 @@ def _cell(entry: Mapping[str, Any], name: str, form: str) -> str:
     outer, _, inner = name.partition(".")
     value = (entry.get(outer) or {}).get(inner) if inner else entry.get(outer)
     return "" if value is None else format(value, form)
-
-
-def _table(heads: list[str], lines: list[list[str]]) -> list[str]:
-    cells = [heads, ["---"] * len(heads), *lines]
-    return ["| " + " | ".join(line) + " |" for line in cells]

@@ -68,7 +68,9 @@ class Stack:
                     while not started.done():
                         found = health.states(self.project)
                         live.draw_text(health.picture(found, expected))
-                        hopeless = [one for one in found if one.hopeless and not one.well and one.status != "exited"]
+                        # One that is being replaced by Compose is stopped, then removed, and unhealthy meanwhile.
+                        gone = ("exited", "removing")
+                        hopeless = [one for one in found if one.hopeless and not one.well and one.status not in gone]
                         if hopeless and not started.done():
                             raise health.not_well(self.project, hopeless)
                         with suppress(TimeoutError):
