@@ -16,8 +16,8 @@ from course_lib.host import packages
 MINIMUM_ENGINE = Version("25.0")
 #: Progress and provenance as the labs read them.
 MINIMUM_BUILDX = Version("0.12")
-#: `--wait`, `include` and the merged configuration as JSON.
-MINIMUM_COMPOSE = Version("2.20")
+#: `!override`, `pull --policy` and the merged configuration as JSON.
+MINIMUM_COMPOSE = Version("2.24")
 
 _PLUGINS = {"buildx": MINIMUM_BUILDX, "compose": MINIMUM_COMPOSE}
 _DEBIAN_PACKAGES = {"buildx": "docker-buildx", "compose": "docker-compose"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import yaml
 
-from course_lib import images, shell, waits
+from course_lib import images, waits
 from course_lib.errors import CourseError
 from course_lib.lab.exercise import NotYet
 from course_lib.stacks import Project, Rag, Stack, built_variables, course_stack
@@ -187,27 +186,6 @@ def cache_override(folder: Path) -> Stack:
     return course_stack(
         images.stack_variables(), short="cache", profiles=(), overrides=(folder / "compose.cache.yaml",)
     )
-
-
-def count_in_replicas(stack: Stack, route: str) -> dict[str, float]:
-    """Requests of a route, by address, as each replica of `inference` counts them itself."""
-    found = {}
-    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/metrics').read().decode())"
-    for state in stack.states():
-        if state.service != "inference" or state.status != "running":
-            continue
-        text = shell.run(["docker", "exec", state.container, "python3", "-c", ask], show=False, timeout=30).stdout
-        lines = [
-            line for line in text.splitlines() if line.startswith("http_requests_total{") and f'route="{route}"' in line
-        ]
-        networks = json.loads(
-            shell.run(
-                ["docker", "inspect", "--format={{json .NetworkSettings.Networks}}", state.container], show=False
-            ).stdout
-        )
-        address = next(iter(networks.values()))["IPAddress"]
-        found[f"{address}:8080"] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-    return found
 
 
 def eventually(probe: Any, *, what: str, timeout: float) -> bool:

@@ -1,6 +1,7 @@
 """Stacks of services with Docker Compose: started with an explanation for what fails, measured, scaled, broken, mended."""
 
 from course_lib.stacks.alerts import Alert, wait_firing, wait_resolved
+from course_lib.stacks.course import built_variables, by_hand, course_stack, merged
 from course_lib.stacks.gpu import GpuOutcome
 from course_lib.stacks.gpu import request as request_gpu
 from course_lib.stacks.project import Project
@@ -18,7 +19,7 @@ from course_lib.stacks.readings import (
     require_unreachable,
     take_stock,
 )
-from course_lib.stacks.stack import Stack, built_variables, by_hand, course_stack, merged, running
+from course_lib.stacks.stack import Stack, running
 from course_lib.stacks.traces import trace
 
 __all__ = [

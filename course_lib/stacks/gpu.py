@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from course_lib import shell
 from course_lib.errors import CourseError
 from course_lib.lab.steps import record
-from course_lib.stacks import stack as stacks
 from course_lib.stacks.built_images import STACK
 from course_lib.stacks.project import Project
+from course_lib.stacks.stack import Stack
 
 OVERRIDE = STACK / "compose.gpu.yaml"
 
@@ -24,7 +24,7 @@ class GpuOutcome:
     """What `nvidia-smi` listed inside the container, or the engine's own refusal."""
 
 
-def request(stack: stacks.Stack, service: str = "inference") -> GpuOutcome:
+def request(stack: Stack, service: str = "inference") -> GpuOutcome:
     """Lays compose.gpu.yaml over the stack, reads the merged configuration back, creates that one service's container,
     reads its device request back from the engine, and starts it. The running stack is not touched.
 

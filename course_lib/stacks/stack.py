@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,15 +18,11 @@ import httpx
 from course_lib import shell, waits
 from course_lib.errors import CourseError
 from course_lib.lab import display
-from course_lib.settings import CHECKOUT, settings
-from course_lib.stacks import built_images, explanations, health, secret_files
-from course_lib.stacks.built_images import STACK
+from course_lib.settings import CHECKOUT
+from course_lib.stacks import built_images, health, secret_files
 from course_lib.stacks.project import Project
 from course_lib.stacks.prometheus import Prometheus
 from course_lib.stacks.rag import Rag
-
-#: Published on a free port each; by hand, compose.yaml has a fixed one.
-_PORTS = ("HTTPS_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "TRACES_PORT", "CHROMA_PORT")
 
 
 class Stack:
@@ -247,8 +242,8 @@ class Stack:
         """Where a person looks: the front door and its key, the pages of what watches."""
         found = {
             "front door": self.url,
-            "its authority": _shown(self.ca),
-            "API key in": _shown(self.secrets / "inference_key"),
+            "its authority": typed(self.ca),
+            "API key in": typed(self.secrets / "inference_key"),
         }
         for service, port in (("prometheus", 9090), ("alertmanager", 9093), ("traces", 4318)):
             found[service] = f"http://127.0.0.1:{self.port(service, port)}"
@@ -291,76 +286,6 @@ class Stack:
         return list(found.raise_for_status().json())
 
 
-def built_variables(images: Mapping[str, str]) -> dict[str, str]:
-    """The variables of all images that a Compose file may use, each one built or pulled if it is not here yet.
-
-    Args:
-        images: as for `course_stack`.
-    """
-    stack = course_stack(images, short="images")
-    stack.project.prepare()
-    try:
-        also = () if "NGINX_IMAGE" in images else ("cache-image",)
-        built_images.ensure(stack.project, *also)
-        if not also:
-            stack.project.run("pull", "--ignore-buildable", "--policy=missing", "--quiet", show=False, timeout=1800)
-    finally:
-        stack.project.dispose()
-    return {name: value for name, value in stack.project.variables.items() if name.endswith("_IMAGE")}
-
-
-def course_stack(
-    images: Mapping[str, str],
-    *,
-    short: str = "rag",
-    profiles: Sequence[str] = ("development",),
-    overrides: Sequence[Path] = (),
-    variables: Mapping[str, str] | None = None,
-) -> Stack:
-    """The stack of docker/stack/compose.yaml, with free ports and secrets of its own.
-
-    Args:
-        images: variables of the Compose file for images: INFERENCE_IMAGE, BASE_IMAGE, BUILDER_IMAGE, and those of a
-            registry with their digests. Without NGINX_IMAGE among them, the services are built from packages.
-        short: its name; two of different names live side by side.
-        profiles: `development`, `production` or both.
-        overrides: further Compose files, laid over it.
-        variables: further variables, such as INFERENCE_REPLICAS.
-    """
-    from_packages = "NGINX_IMAGE" not in images
-    files = [STACK / "compose.yaml", *([STACK / "compose.debian.yaml"] if from_packages else []), *overrides]
-    project = Project(short, tuple(files))
-    bundle = settings().ca_bundle
-    values = {
-        **images,
-        **built_images.names(images, from_packages=from_packages),
-        **dict.fromkeys(_PORTS, ""),
-        "SECRETS_FOLDER": str(project.folder / "secrets"),
-        "CA_BUNDLE": str(bundle) if bundle else "/dev/null",
-        **(variables or {}),
-    }
-    return Stack(replace(project, variables=values, profiles=tuple(profiles)))
-
-
-def by_hand(stack: Stack) -> Path:
-    """Images, secrets and an env file for a person who types `docker compose` alone; returns the env file.
-
-    Whatever is started with it is that person's: no cleanup touches it.
-    """
-    ports = {
-        "HTTPS_PORT": "8443",
-        "PROMETHEUS_PORT": "9090",
-        "ALERTMANAGER_PORT": "9093",
-        "TRACES_PORT": "4318",
-        "CHROMA_PORT": "8001",
-    }
-    project = replace(stack.project, variables={**stack.project.variables, **ports})
-    project.prepare(owned=False)
-    secret_files.make(Path(project.variables["SECRETS_FOLDER"]))
-    built_images.ensure(project)
-    return project.env_file
-
-
 @contextmanager
 def running(stack: Stack, **how: Any) -> Iterator[Stack]:
     """A stack that is gone when the block ends, however it ends (see `Stack.up` for the arguments)."""
@@ -371,26 +296,7 @@ def running(stack: Stack, **how: Any) -> Iterator[Stack]:
         stack.remove()
 
 
-def merged(
-    files: Sequence[Path], variables: Mapping[str, str], *, env_files: Sequence[Path | str] = ()
-) -> dict[str, Any]:
-    """What Compose makes of files and variables, without starting anything.
-
-    Args:
-        variables: of the shell, so they win over those of env files.
-
-    Raises:
-        CourseError: they can't be merged.
-    """
-    command = ["docker", "compose", *(f"--env-file={_shown(file)}" for file in env_files)]
-    command += [*(f"--file={_shown(file)}" for file in files), "config", "--format=json"]
-    try:
-        return dict(json.loads(shell.run(command, env=variables, cwd=CHECKOUT).stdout))
-    except shell.CommandError as error:
-        raise explanations.of_command(error, "") from None
-
-
-def _shown(file: Path | str) -> str:
+def typed(file: Path | str) -> str:
     """A path as one types it in the checkout's folder."""
     path = Path(file)
     return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
