@@ -12,6 +12,7 @@ import re
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -90,7 +91,7 @@ def read(file: Path) -> tuple[dict[str, Any], list[Row]]:
                 raise ValueError(f"its passage {row.id!r} is incomplete")
     except FileNotFoundError:
         raise StartError(f"{file} is not there: give a file that `backup` wrote.") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         reason = str(error) or type(error).__name__
         raise StartError(
             f"{file} can't be restored ({reason[:300]}): give another backup. Nothing was changed."

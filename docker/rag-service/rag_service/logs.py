@@ -32,4 +32,7 @@ def set_up(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(
+        logging.ERROR
+    )  # a collector that is away is no more than one line a batch
     logging.getLogger("rag_service").setLevel(level.upper())

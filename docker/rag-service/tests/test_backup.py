@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from conftest import VOLUMES, Process, Rag, environment, make_chroma, run, wait_for
+from rag_service.backup import read
+from rag_service.errors import StartError
 
 QUESTION = "Does a volume outlive the container that used it?"
 
@@ -149,6 +151,22 @@ def test_a_bad_file_changes_nothing(fresh: Rag, saved: Path, spoil: Any, said: s
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert (answer(fresh), fresh.sources()) == (before, sources)
+
+
+def test_damage_anywhere_is_noticed(saved: Path) -> None:
+    """gzip, JSON or the header notices it, each by an error of its own."""
+    content = saved.read_bytes()
+    for at in range(
+        80, len(content), max(1, len(content) // 60)
+    ):  # behind gzip's header, which holds a time and a name
+        damaged = bytearray(content)
+        damaged[at] ^= 255
+        saved.write_bytes(bytes(damaged))
+        with pytest.raises(StartError, match="Nothing was changed"):
+            read(saved)
+        saved.write_bytes(content[:at])
+        with pytest.raises(StartError, match="Nothing was changed"):
+            read(saved)
 
 
 def test_what_stops_a_backup(fresh: Rag, chroma: Process, tmp_path: Path) -> None:
