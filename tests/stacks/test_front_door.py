@@ -76,7 +76,8 @@ def test_who_shows_no_key_or_a_wrong_one_is_refused(course_stack: Stack) -> None
 def test_a_request_that_is_too_large(course_stack: Stack) -> None:
     with course_stack.http() as http:
         assert http.post("/rag/search", content=b"x" * 1_000_000).status_code == 422  # it arrives, and makes no sense
-        assert http.post("/rag/search", content=b"x" * 1_100_000).status_code == 413
+        refused = http.post("/rag/search", content=b"x" * 1_100_000)
+    assert refused.status_code == 413 and "nginx" in refused.text, "no service has to read it"
 
 
 def test_one_address_that_asks_too_often(course_stack: Stack) -> None:
@@ -149,10 +150,10 @@ def test_secrets_are_for_their_owner(course_stack: Stack) -> None:
 )
 def test_nobody_is_root_or_writes_to_the_image(course_stack: Stack, service: str) -> None:
     assert course_stack.execute(service, "id", "-u").output not in ("", "0")
-    refused = course_stack.execute(service, "sh", "-c", "echo x > /usr/bin/x", check=False)
-    assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
+    root = [line.split() for line in course_stack.execute(service, "cat", "/proc/mounts").output.splitlines()]
+    assert [options.split(",")[0] for _, place, _, options, *_ in root if place == "/"] == ["ro"]
     status = course_stack.execute(service, "cat", "/proc/self/status").output
-    assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
+    assert "CapBnd:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
 
 
 # What can be followed
