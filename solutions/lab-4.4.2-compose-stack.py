@@ -445,8 +445,8 @@ lab.table(flood)
 # Careful: what does your expression give when *none* is left? An alert that falls silent when everything is dead is a smoke
 # detector that burns first.
 #
-# *The check* asks `promtool`, then starts two replicas: no alert. One dies: it has to fire, and to reach Alertmanager. None is
-# left: it has to go on firing. Two again: it has to resolve.
+# *The check* plays it through in `promtool`, Prometheus' rule tester: two replicas, one, none, two again. Then it does so for
+# real: two replicas start, one goes, and the alert has to fire and to reach Alertmanager; two again, and it has to resolve.
 
 # %% tags=["stub", "ex-replica-alert", "nbval-ignore-output"]
 lab.files("replica-alert")

@@ -34,10 +34,17 @@ def services(file: Path) -> dict[str, Any]:
             f"there is no {file.name} in the folder", expected=f"your Compose file as {file.name}", look="the name"
         )
     try:
-        found = (yaml.safe_load(file.read_text()) or {}).get("services") or {}
-    except (yaml.YAMLError, AttributeError) as error:
+        found = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
         raise NotYet(f"{file.name} is no YAML: {error}", expected="a Compose file", look="the indentation") from None
-    return dict(found)
+    services = (found or {}).get("services") or {} if isinstance(found or {}, dict) else None
+    if not isinstance(services, dict):
+        raise NotYet(
+            f"{file.name} has no services by name",
+            expected="`services:`, and below it a name for each, with a colon",
+            look="docker/stack/compose.yaml, how it begins",
+        )
+    return services
 
 
 def own(file: Path, short: str) -> Stack:

@@ -22,6 +22,6 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("COURSE_STRICT", raising=False)
         settings_module.settings.cache_clear()
         yield home / "work"
-        left = reaper.remove_all(ledger.rows(lifetime="run", session=ledger.Session.current()))
+        left = reaper.remove_all(reaper.left_by(ledger.Session.current()))
     settings_module.settings.cache_clear()
     assert not left
