@@ -160,7 +160,7 @@ print(f"{alert.name} ({alert.severity}): {alert.summary}")
 lab.show_file("docker/stack/runbooks/NoDocuments.md")
 
 # %% [markdown]
-# ### Backup and restore
+# ### Extension: backup and restore
 #
 # A volume survives `down`. It does not survive a broken disk, or `down -v`. A **backup** that nobody has restored is a hope,
 # so we do both: store the documents again, back them up, delete the volume of the database, restore, and ask.
@@ -198,7 +198,7 @@ print(gpu.said)
 # On a DGX Spark (GB10), CPU and GPU share one memory, so GPU exporters have no memory figures: the override also starts an
 # exporter that reads the host's.
 #
-# ### Which value wins?
+# ### Extension: which value wins?
 #
 # The same variable can be set in several places: in the shell, in an env file, in the Compose file's default. Guessing who
 # wins has cost many an evening; `docker compose config` shows it. Here is `INFERENCE_REPLICAS`, four times:
@@ -428,7 +428,7 @@ stack.wait_healthy()
 print(exercises.what_users_see(stack))
 
 # %% [markdown]
-# **A queue that fills.** A long answer takes a slot for a while; more users than slots, and they wait. What a server does then
+# **Extension: a queue that fills.** A long answer takes a slot for a while; more users than slots, and they wait. What a server does then
 # is a choice: wait without end, or say *429, come back later* while it still can. Ours has a limit (`MAX_QUEUE`).
 
 # %% tags=["nbval-ignore-output"]
@@ -438,7 +438,7 @@ flood = exercises.flood(stack, long)
 lab.table(flood)
 
 # %% [markdown]
-# ### Exercise: an alert of your own
+# ### Exercise: an alert of your own (extension)
 #
 # Two replicas are the least this service may run with; below that, one crash is an outage. **Write an alert** `TooFewReplicas`
 # that fires when fewer than two replicas of `inference` are up for some seconds, and resolves when there are two again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -98,6 +99,8 @@ def what_users_see(stack: Stack, question: str = "What is a volume?") -> str:
 
 def dashboard(stack: Stack, *, minutes: float = 3) -> dict[str, tuple[pd.DataFrame, str]]:
     """The figures of the last minutes by title: a data frame with a column a line, and its unit."""
+    # What has just happened is seen one scrape and one evaluation of the rules later, two seconds each.
+    stack.prometheus.wait_for(f'max(timestamp(up{{job="inference"}})) > {time.time() + 3:.0f}', timeout=30)
     found = {}
     for title, lines, unit in DASHBOARD:
         columns = {}
