@@ -434,7 +434,9 @@ def bench_stack(
         found = stack.read(from_)
     else:
         plan = stack.Plan.quick() if quick else stack.Plan(rounds=rounds)
-        found = stack.figures(plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]"))
+        found = stack.figures(
+            plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+        )
     if as_json:
         as_json.write_text(json.dumps(found, indent=2) + "\n")
     for title, heads, lines in (*stack_table.tables(found), ("", goals.HEADS, goals.lines(found))):

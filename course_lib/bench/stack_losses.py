@@ -36,20 +36,17 @@ WAYS: Mapping[str, Callable[[Stack], None]] = {"crash": crash, "docker kill": do
 
 
 def kills(stack: Stack, moments: Sequence[float], seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """One of three replicas is killed under load, once a way and moment (seconds after the load began)."""
+    """One of three replicas is killed under load, once a way and moment (seconds after the load began); and once none is,
+    which tells what the machine itself makes of that load."""
     stack.scale("inference", 3)
+    say(f"kills: {seconds:g} s without")
+    control = _under_load(stack, lambda stack: None, 0, seconds)
     runs = []
     for moment in moments:
         for way, kill in WAYS.items():
             say(f"kills: {way} after {moment:g} s of {seconds:g}")
-            # Beside the load: however long the engine takes over it, the load lasts as long as was said.
-            with ThreadPoolExecutor(1) as pool, _whole(stack) as whole, _streams(stack) as streams:
-                whole.run_for(moment)
-                killed = pool.submit(kill, stack)
-                whole.run_for(seconds - moment)
-            killed.result()
+            runs.append({"way": way, "moment_s": moment, **_under_load(stack, kill, moment, seconds)})
             stack.start("inference")
-            runs.append({"way": way, "moment_s": moment, **fates(whole.sent), **stream_fates(streams.sent)})
     stack.scale("inference", 1)
     counted = ("requests", "lost", "streams", "streams_cut", "streams_refused")
     return {
@@ -57,8 +54,21 @@ def kills(stack: Stack, moments: Sequence[float], seconds: float, say: Callable[
         "stream_rate": STREAM_RATE,
         "seconds": seconds,
         **{name: sum(run[name] for run in runs) for name in counted},
+        "errors": sorted({error for run in runs for error in run["errors"]}),
+        "without": control,
         "runs": runs,
     }
+
+
+def _under_load(stack: Stack, kill: Callable[[Stack], None], moment: float, seconds: float) -> dict[str, Any]:
+    # The kill beside the load, and the whole answers ended before the streams, which go on for longest: the load lasts as long
+    # as was said.
+    with ThreadPoolExecutor(1) as pool, _streams(stack) as streams, _whole(stack) as whole:
+        whole.run_for(moment)
+        killed = pool.submit(kill, stack)
+        whole.run_for(seconds - moment)
+    killed.result()
+    return {**fates(whole.sent), **stream_fates(streams.sent)}
 
 
 def scaling(stack: Stack, rounds: int, pause: float, say: Callable[[str], None]) -> dict[str, Any]:

@@ -137,14 +137,16 @@ def _kills(found: Found) -> Lines:
     kills = found["kills"]
     if not kills:
         return []
+    runs = {"none is killed": kills["without"]}
+    runs |= {f"{run['way']} after {run['moment_s']:g} s": run for run in kills["runs"]}
     return [
         [
-            f"{run['way']} after {run['moment_s']:g} s",
-            *(f"{run[name]:,}" for name in ("requests", "lost")),
+            name,
+            *(f"{run[key]:,}" for key in ("requests", "lost")),
             f"{run['p99_ms']:,.0f}",
-            *(f"{run[name]:,}" for name in ("streams", "streams_cut")),
+            *(f"{run[key]:,}" for key in ("streams", "streams_cut")),
         ]
-        for run in kills["runs"]
+        for name, run in runs.items()
     ]
 
 
@@ -216,7 +218,11 @@ def _quality_said(found: Found) -> str:
 
 
 def _documents_said(found: Found) -> str:
-    return "So few passages need no index: whatever its settings, it finds the same, in the same time within what varies anyway."
+    return (
+        f"The {found['ingest']['passages']} passages again, in collections whose index has other settings (the first line is what "
+        "the service asks for); all committed questions that have an answer there. Words are searched for beside vectors, "
+        "without this index."
+    )
 
 
 def _many_said(found: Found) -> str:
@@ -235,6 +241,7 @@ def _kills_said(found: Found) -> str:
         "all processes are killed inside, and the restart policy brings the replica back; *docker kill*: it stays away until somebody "
         f"starts it. Of {kills['requests']:,} requests {kills['lost']} were lost; of {kills['streams']:,} streams "
         f"{kills['streams_cut']} were cut in mid-answer and {kills['streams_refused']} never began."
+        + (f" What the losses said: {'; '.join(kills['errors'])}." if kills["errors"] else "")
     )
 
 
