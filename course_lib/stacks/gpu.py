@@ -61,7 +61,8 @@ def _require_configured(project: Project, service: str) -> None:
             f"the merged configuration reserves no GPU for {service}", why=json.dumps(merged["deploy"]),
             do="Is compose.gpu.yaml the last of the files?",
         )  # fmt: skip
-    if not merged.get("healthcheck") or not merged.get("secrets"):
+    check = merged.get("healthcheck") or {"disable": True}
+    if check.get("disable") or not merged.get("secrets"):
         raise CourseError(f"{service} lost its health check or its secrets in the merge")
     record("stack.gpu-configured", "docker compose config", project.name, service=service, devices=devices)
 

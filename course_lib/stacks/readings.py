@@ -34,6 +34,12 @@ def require_services(stack: Stack, *services: str) -> None:
                 why=f"{one.image} instead of {wanted[service]['image']}",
                 do="Start the stack again: `up` replaces containers whose configuration changed.",
             )
+        if _inspect("container", one.container)["Image"] != _inspect("image", one.image)["Id"]:
+            raise CourseError(
+                f"service {service} runs another image than {one.image} is now",
+                why="The name was given to another image after the container had started.",
+                do="Start the stack again: `up` replaces containers whose image changed.",
+            )
         record("stack.service", "docker", one.container, service=service, image=one.image, state=one.words())
     record("stack.services-running", "docker", stack.project.name, services=list(services))
 
