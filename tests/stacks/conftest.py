@@ -13,6 +13,9 @@ from course_lib import images, shell, stacks
 from course_lib.settings import settings
 from course_lib.stacks import Project, Stack
 
+#: What the shared stack has stored.
+DOCUMENT = ("volumes.md", "# Volumes\n\nA named volume is storage that outlives containers.\n")
+
 
 def compose(*, top: dict[str, Any] | None = None, **services: dict[str, Any]) -> str:
     """A Compose file of services that do nothing, which is what most tests need of one, but for what is said of each.
@@ -67,7 +70,7 @@ def stack_images(inference_image: str) -> dict[str, str]:
 def course_stack(stack_images: dict[str, str]) -> Iterator[Stack]:
     """The course's stack with one document in it. Who changes it puts it back."""
     with stacks.running(stacks.course_stack(stack_images, short="shared")) as stack:
-        stack.rag.put("volumes.md", "# Volumes\n\nA named volume is storage that outlives containers.\n")
+        stack.rag.put(*DOCUMENT)
         yield stack
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from course_lib.errors import CourseError
 from course_lib.stacks import Prometheus, Rag, Stack
+from tests.stacks.conftest import DOCUMENT
 
 pytestmark = pytest.mark.docker
 
@@ -112,10 +113,6 @@ def test_a_question_that_is_none_is_refused(course_stack: Stack, question: str, 
 
 
 def test_nothing_stored(course_stack: Stack) -> None:
-    before = {
-        one: text
-        for one, text in [("volumes.md", "# Volumes\n\nA named volume is storage that outlives containers.\n")]
-    }
     for source in course_stack.rag.documents():
         course_stack.rag.delete(source)
     try:
@@ -123,8 +120,7 @@ def test_nothing_stored(course_stack: Stack) -> None:
             course_stack.rag.answer("What is a named volume?")
         assert "no documents" in failed.value.why.lower()
     finally:
-        for source, text in before.items():
-            course_stack.rag.put(source, text)
+        course_stack.rag.put(*DOCUMENT)
 
 
 def test_the_front_door_is_closed(nobody: str) -> None:
