@@ -13,7 +13,7 @@ import pytest
 
 from course_lib.errors import CourseError
 from course_lib.settings import settings
-from course_lib.stacks import Stack, built_images, built_variables, stack
+from course_lib.stacks import Stack, built_images, built_variables, course_stack
 from tests.stacks.conftest import compose, objects
 
 pytestmark = pytest.mark.docker
@@ -72,7 +72,7 @@ def test_a_file_that_is_wrong(small_stack: Make, text: str, what: str, detail: s
 
 
 def test_the_course_stack_without_its_image(own_work: object) -> None:
-    require_refused(stack.course_stack({}), "a variable of the Compose file has no value", "INFERENCE_IMAGE")
+    require_refused(course_stack({}), "a variable of the Compose file has no value", "INFERENCE_IMAGE")
 
 
 # What it needs of the machine
