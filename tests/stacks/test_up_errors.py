@@ -208,3 +208,11 @@ def test_a_volume_that_chroma_cannot_use(
     failing = small_stack(compose(one={**one, **probe("true", start_period="60s", interval="60s")}))
     error = require_refused(failing, "not every service got healthy: one", "exited")
     assert hint in error.why
+
+
+def test_a_crash_that_could_not_be_one(small_stack: Make) -> None:
+    """Without an init the service itself is the first process, which no signal from inside kills."""
+    running = small_stack(compose(one={"init": False}))
+    running.up()
+    with pytest.raises(CourseError, match="can't be killed from inside"):
+        running.crash("one")
