@@ -64,7 +64,7 @@ load_seconds = 4
 # (`depends_on`), how it is asked whether it is well (`healthcheck`), and how much it may take (`limits`).
 
 # %%
-lab.show_file("docker/stack/compose.yaml", first=1, last=128)
+lab.show_file("docker/stack/compose.yaml", first=1, last=105)
 
 # %% [markdown]
 # The images come first. The inference image is the one of lab 4.4.1 (built now, if this is the first lab you open). Where no
@@ -153,8 +153,8 @@ print(f"{alert.name} ({alert.severity}): {alert.summary}")
 
 # %% [markdown]
 # Each alert has a **runbook**: what it means, where to look first, what to do. At three in the morning nobody thinks well;
-# whoever wrote the runbook did it in daylight. (Where it says `docker compose`, this notebook's stack wants its env file:
-# `docker compose --env-file work/stack/rag/.env …`, in the checkout's folder.)
+# whoever wrote the runbook did it in daylight. (To type its commands: open a terminal, go to the checkout's folder, and say once
+# which stack you mean: `export COMPOSE_ENV_FILES=$PWD/work/stack/rag/.env`.)
 
 # %%
 lab.show_file("docker/stack/runbooks/NoDocuments.md")
@@ -180,7 +180,7 @@ stack.rag.answer("What is a named volume?").show()
 # that the same stack runs with and without a GPU: an **override** is laid over the first file, and adds what differs.
 
 # %%
-lab.show_file("docker/stack/compose.gpu.yaml", first=1, last=20)
+lab.show_file("docker/stack/compose.gpu.yaml", first=1, last=15)
 
 # %% [markdown]
 # The step lays it over the others, reads the merged result back from `docker compose config`, creates the one container and

@@ -106,7 +106,7 @@ def answer_cache(folder: Path) -> dict[str, object]:
     "An alert that does not fall silent",
     files=True,
     hints=(
-        "Write the expression for one replica first, and try it in the cell above with `stack.prometheus.query(…)`. Then ask what it gives when there is nothing to count.",
+        "Write the expression for one replica first, and try it in a cell of its own with `stack.prometheus.query(…)`. Then ask what it gives when there is nothing to count.",
         "`count(…)` and `sum(…)` of nothing are nothing, and nothing is not less than two. PromQL has a way to say *or else 0*.",
         '`(sum(up{job="inference"}) or vector(0)) < 2`, with `for: 4s`, under groups, rules, alert.',
     ),

@@ -83,6 +83,7 @@ _SERVICE: tuple[tuple[str, str], ...] = (
     (r"executable file not found|not found in \$PATH", "The health check or command asks for a program that the image does not have."),
     (r"no space left on device", "What it writes to is full: a tmpfs has its own size; `df -h` and `docker system df` show the disk's."),
     (r"read-only file system", "It writes to a place that is read-only: give it a volume or a tmpfs there."),
+    (r"InconsistentVersion", "A newer Chroma wrote this volume, and Chroma does not go back: take the image that wrote it, or an empty volume and the backup."),
     (r"permission denied|unable to open database file", "It may not read or write something: compare the user it runs as with the owner of the volume or file."),
     (r"host not found|name or service not known|name resolution|no such host|could not be resolved|nodename nor servname", "It does not find another service by name: are both on one network, and is the other one up?"),
     (r"connection refused", "What it asks is not listening (yet): look at that service, and at the port."),

@@ -141,12 +141,19 @@ class Stack:
 
     def crash(self, service: str) -> str:
         """Kills everything in one container of a service from inside, as the kernel does when memory runs out; returns the
-        container's name. Its restart policy brings it back."""
+        container's name. Its restart policy brings it back.
+
+        Raises:
+            CourseError: no container of it runs, or it runs without an init: a first process can't be killed from inside.
+        """
         victim = next(
             (one.container for one in self.states() if one.service == service and one.status == "running"), ""
         )
         if not victim:
             raise CourseError(f"no container of {service} is running", do="Start the stack: `stack.up()`.")
+        init = shell.run(["docker", "inspect", "--format={{.HostConfig.Init}}", victim], show=False, timeout=30).output
+        if init != "true":
+            raise CourseError(f"{service} can't be killed from inside", do=f"Give {service} an init: `init: true`.")
         # -1: every process but the first; the first one, the init, ends with them
         shell.run(["docker", "exec", victim, "sh", "-c", "kill -9 -1"], check=False, timeout=30)
         return victim

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from course_lib.errors import CourseError
 from course_lib.settings import settings
-from course_lib.stacks import Stack, stack
+from course_lib.stacks import Stack, built_images, built_variables, course_stack
 from tests.stacks.conftest import compose, objects
 
 pytestmark = pytest.mark.docker
@@ -69,7 +72,7 @@ def test_a_file_that_is_wrong(small_stack: Make, text: str, what: str, detail: s
 
 
 def test_the_course_stack_without_its_image(own_work: object) -> None:
-    require_refused(stack.course_stack({}), "a variable of the Compose file has no value", "INFERENCE_IMAGE")
+    require_refused(course_stack({}), "a variable of the Compose file has no value", "INFERENCE_IMAGE")
 
 
 # What it needs of the machine
@@ -176,3 +179,40 @@ def test_what_a_log_line_means(small_stack: Make, command: str, hint: str) -> No
     text = compose(one=script(command, read_only=True, user=user, tmpfs=["/tmp:size=1m"]))
     error = require_refused(small_stack(text), "not every service got healthy: one")
     assert hint in error.why
+
+
+# Volumes from elsewhere
+
+MIGRATIONS = "create table migrations (dir text, version integer, filename text, sql text, hash text, primary key (dir, version))"
+
+
+@pytest.mark.parametrize(
+    ("mode", "newer", "hint"),
+    [(0o777, True, "A newer Chroma wrote this volume"), (0o755, False, "compare the user it runs as")],
+    ids=["newer", "of another user"],
+)
+def test_a_volume_that_chroma_cannot_use(
+    small_stack: Make, stack_images: dict[str, str], own_work: Path, mode: int, newer: bool, hint: str
+) -> None:
+    folder = own_work / "data"
+    folder.mkdir()
+    if newer:
+        with closing(sqlite3.connect(folder / "chroma.sqlite3")) as database, database:
+            database.execute(MIGRATIONS)
+            database.execute("insert into migrations values ('sysdb', 99, '00099-later.sqlite.sql', '', '')")
+        (folder / "chroma.sqlite3").chmod(0o666)
+    folder.chmod(mode)
+    image = built_variables(stack_images)["CHROMA_IMAGE"]
+    settings_file = f"{built_images.STACK}/chroma/config.yaml:/config.yaml:ro"
+    one = {"image": image, "user": "10004:10004", "command": None, "volumes": [f"{folder}:/data", settings_file]}
+    failing = small_stack(compose(one={**one, **probe("true", start_period="60s", interval="60s")}))
+    error = require_refused(failing, "not every service got healthy: one", "exited")
+    assert hint in error.why
+
+
+def test_a_crash_that_could_not_be_one(small_stack: Make) -> None:
+    """Without an init the service itself is the first process, which no signal from inside kills."""
+    running = small_stack(compose(one={"init": False}))
+    running.up()
+    with pytest.raises(CourseError, match="can't be killed from inside"):
+        running.crash("one")
