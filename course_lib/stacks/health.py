@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from course_lib import shell, waits
@@ -107,9 +109,17 @@ def explain(project: Project, unwell: list[State]) -> str:
         lines += [f"  its last probe said: {one.probe}"] if one.probe and one.health != "healthy" else []
         lines += [f"  its last log lines:\n{log}"] if log else ["  it has logged nothing"]
         hint = explanations.of_service(f"{one.words()}\n{one.probe}\n{log}")
+        if not log and _disk_is_full():  # then nothing can be logged, either
+            hint = explanations.of_service("no space left on device")
         lines += [f"  -> {hint}"] if hint else []
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _disk_is_full() -> bool:
+    """Whether the engine's disk has no room left, as far as it can be seen from here."""
+    root = shell.run(["docker", "info", "--format={{.DockerRootDir}}"], show=False, check=False, timeout=30).output
+    return bool(root) and Path(root).exists() and shutil.disk_usage(root).free < 10e6
 
 
 def _ran_out_of_memory(container: str) -> bool:
