@@ -27,6 +27,10 @@ def test_a_disk_that_is_full_says_so_and_nothing_stays(small_engine: Path, small
         stack.up()
     assert "not every service got healthy: one" in failed.value.what
     assert "it has logged nothing" in failed.value.why and "What it writes to is full" in failed.value.why
+
+    with (small_engine / "the-rest").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(512))
     with pytest.raises(CourseError) as failed:
         stack.up()
     assert failed.value.what == "the disk is full" and "docker system df" in failed.value.do
