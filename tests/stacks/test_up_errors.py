@@ -101,6 +101,16 @@ def test_a_file_to_mount_that_is_missing(small_stack: Make) -> None:
     require_refused(small_stack(compose(one={"volumes": [mount]})), "mounts is not there", "/prompts")
 
 
+def test_a_model_folder_that_is_missing(own_work: Path, stack_images: dict[str, str]) -> None:
+    """A learner's own model, and a typing error: not an empty folder that Docker has made, and a server without the model."""
+    nowhere = own_work / "modles"
+    failing = course_stack(stack_images, short="small", variables={"MODEL_FOLDER": str(nowhere)})
+    with pytest.raises(CourseError, match="mounts is not there") as failed:
+        failing.up(services=("inference",))
+    failing.remove()
+    assert str(nowhere) in failed.value.why and not nowhere.exists() and objects(failing) == set()
+
+
 def test_a_secret_whose_file_is_missing(small_stack: Make) -> None:
     text = compose(one={"secrets": ["key"]}, top={"secrets": {"key": {"file": "./key"}}})
     require_refused(small_stack(text), "mounts is not there", "/key")
