@@ -78,7 +78,6 @@ _COMMAND: tuple[tuple[str, str, str], ...] = (
 
 #: (in the log, the probe or the state; what to do).
 _SERVICE: tuple[tuple[str, str], ...] = (
-    (r"MigrationValidationError", "Its volume was written by another version of Chroma: start that version (CHROMA_IMAGE), or empty the volume (`docker compose down --volumes`) and restore a backup."),
     (r"file is not a database|disk image is malformed", "Its files on the volume are damaged: empty the volume (`docker compose down --volumes`) and restore a backup."),
     (r"exec format error", "The image is for another kind of processor than this machine's: build or pull it for this one."),
     (r"out of memory", "It needs more memory than its limit (deploy.resources.limits.memory)."),
