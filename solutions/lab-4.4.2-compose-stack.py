@@ -154,7 +154,7 @@ print(f"{alert.name} ({alert.severity}): {alert.summary}")
 # %% [markdown]
 # Each alert has a **runbook**: what it means, where to look first, what to do. At three in the morning nobody thinks well;
 # whoever wrote the runbook did it in daylight. (To type its commands: open a terminal, go to the checkout's folder, and say once
-# which stack you mean: `export COMPOSE_ENV_FILES=$PWD/work/stack/rag/.env`.)
+# which stack you mean: `export COMPOSE_ENV_FILES=$(realpath work/stack/rag/.env)`.)
 
 # %%
 lab.show_file("docker/stack/runbooks/NoDocuments.md")
