@@ -91,7 +91,7 @@ stack.show()
 # Nine containers, and the images they really run, as the engine says. `restart: unless-stopped` brings back what crashes;
 # `read_only`, `cap_drop: ALL` and a numbered user leave a burglar little to work with.
 #
-# Give the stack something to read: this course's glossary, 31 pages. Each page is cut into **passages** at its headings, each
+# Give the stack something to read: this course's glossary, 30 pages. Each page is cut into **passages** at its headings, each
 # passage becomes a vector (by the inference server), and Chroma keeps both.
 
 # %% tags=["nbval-ignore-output"]
@@ -154,7 +154,7 @@ print(f"{alert.name} ({alert.severity}): {alert.summary}")
 # %% [markdown]
 # Each alert has a **runbook**: what it means, where to look first, what to do. At three in the morning nobody thinks well;
 # whoever wrote the runbook did it in daylight. (To type its commands: open a terminal, go to the checkout's folder, and say once
-# which stack you mean: `export COMPOSE_ENV_FILES=$PWD/work/stack/rag/.env`.)
+# which stack you mean: `export COMPOSE_ENV_FILES=$(realpath work/stack/rag/.env)`.)
 
 # %%
 lab.show_file("docker/stack/runbooks/NoDocuments.md")
@@ -300,9 +300,10 @@ lab.figure("metrics", bench.plot_metrics(exercises.dashboard(stack)), "What Prom
 # ### Exercise: three replicas
 #
 # More users than one replica can serve? Start more of it. **Write a function** `spread(stack, requests)` that scales
-# `inference` to 3, sends that many requests through the front door (`exercises.ask(stack)` sends one), and returns how many
-# each replica answered, as a dictionary from its address (Prometheus' label `instance`) to a number. `stack.scale(…)` and
-# `stack.prometheus.query(…)` are what you need; `http_requests_total` counts, with the labels `instance` and `route`.
+# `inference` to 3, sends that many requests through the front door (`exercises.ask(stack)` sends one, to `/predict`), and
+# returns how many each replica answered, as a dictionary from its address (Prometheus' label `instance`) to a number.
+# `stack.scale(…)` and `stack.prometheus.query(…)` are what you need; `http_requests_total` counts, with the labels
+# `instance` and `route`.
 #
 # *The check* calls your function on a stack with one replica, and compares with what each replica says itself.
 

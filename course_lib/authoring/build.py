@@ -98,7 +98,9 @@ def scrub(executed: nbformat.NotebookNode, scratch: Path) -> nbformat.NotebookNo
 
     def clean(value: object) -> object:
         if isinstance(value, str):
-            return scratch_paths.sub("…", pattern.sub(lambda hit: replaced[hit.group()], value))
+            # What lies in the scratch folder lies in the checkout where a learner runs the notebook: `work/…`.
+            inside = value.replace(f"{scratch}/", "")
+            return scratch_paths.sub("…", pattern.sub(lambda hit: replaced[hit.group()], inside))
         if isinstance(value, list):
             return [clean(one) for one in value]
         if isinstance(value, dict):

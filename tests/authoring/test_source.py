@@ -107,4 +107,4 @@ def test_what_tells_about_the_machine_is_scrubbed(tmp_path: Path) -> None:
     for trace in (str(CHECKOUT), f"{Path.home()}/", str(tmp_path), "papermill"):
         assert trace not in text
     assert not re.search(rf"\b{socket.gethostname()}\b", text)
-    assert "aGk=" in text and "course/docker" in text
+    assert "aGk=" in text and "course/docker" in text and " work" in text and "/work" not in text
