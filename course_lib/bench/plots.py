@@ -84,9 +84,9 @@ def plot_load(found: SteadyLoad, events: Mapping[str, float]) -> Figure:
         axes.axvline(second, color=_PALETTE[1], linestyle="--")
         axes.annotate(
             what,
-            (second, 1),
+            (second, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(4, -12),
+            xytext=(4, 6),
             textcoords="offset points",
             fontsize=9,
         )
