@@ -71,6 +71,7 @@ def course_stack(stack_images: dict[str, str]) -> Iterator[Stack]:
     """The course's stack with one document in it. Who changes it puts it back."""
     with stacks.running(stacks.course_stack(stack_images, short="shared")) as stack:
         stack.rag.put(*DOCUMENT)
+        stack.prometheus.wait_for('up{job="rag"} == 1 and on () up{job="chroma"} == 1')  # the first round of scrapes
         yield stack
 
 
