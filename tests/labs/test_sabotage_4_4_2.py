@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -60,20 +61,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory, inference_image: str) -> Ite
 
 @pytest.fixture
 def stack(whole: Stack) -> Iterator[Stack]:
-    """The stack with one document, mended again after each test."""
+    """The stack with one document; what a test stops or removes is started again."""
     whole.rag.put("docs/glossary/volumes.md", VOLUMES)
     yield whole
-    whole.up()
+    if {one.service for one in whole.states() if one.well} != set(whole.project.services):
+        whole.up()
 
 
 @contextmanager
-def laid_over(stack: Stack, folder: Path, **services: dict[str, Any]) -> Iterator[Stack]:
-    """The running stack with one more Compose file, by which some services differ."""
+def laid_over(stack: Stack, folder: Path, text: str) -> Iterator[Stack]:
+    """The running stack with one more Compose file, by which a service differs; afterwards it is itself again."""
     file = folder / "sabotage.yaml"
-    file.write_text(yaml.safe_dump({"services": services}))
+    file.write_text(text)
     tampered = Stack(replace(stack.project, files=(*stack.project.files, file)))
     tampered.up()
-    yield tampered
+    try:
+        yield tampered
+    finally:
+        stack.up()
 
 
 def after_up(patch: pytest.MonkeyPatch, then: Callable[[Stack], object]) -> None:
@@ -166,15 +171,12 @@ def test_2_a_rag_service_without_the_back_network(stack: Stack) -> None:
 
 def test_3_a_volume_in_the_wrong_place(stack: Stack, tmp_path: Path) -> None:
     """The database keeps its files beside it, in memory: all is well until the first restart."""
-    config = str(STACK / "chroma" / "config.yaml")
-    tmpfs = ["/data:uid=10004,gid=10004", "/tmp:mode=1777"]
-    volumes = yaml.safe_load(f"['documents:/elsewhere', '{config}:/config.yaml:ro']")
-    file = tmp_path / "sabotage.yaml"
-    file.write_text(f"services: {{ chroma: {{ volumes: !override {volumes}, tmpfs: !override {tmpfs} }} }}")
-    tampered = Stack(replace(stack.project, files=(*stack.project.files, file)))
-    tampered.up()
-    tampered.rag.put("docs/glossary/volumes.md", VOLUMES)
-    require_failed("4.4.2.3", tampered, "1 documents were stored, and 0 are there now", "named volume")
+    volumes = f"['documents:/elsewhere', '{STACK}/chroma/config.yaml:/config.yaml:ro']"
+    tmpfs = "['/data:uid=10004,gid=10004', '/tmp:mode=1777']"
+    text = f"services: {{ chroma: {{ volumes: !override {volumes}, tmpfs: !override {tmpfs} }} }}"
+    with laid_over(stack, tmp_path, text) as tampered:
+        tampered.rag.put("docs/glossary/volumes.md", VOLUMES)
+        require_failed("4.4.2.3", tampered, "1 documents were stored, and 0 are there now", "named volume")
 
 
 def test_3_a_stack_that_was_not_taken_down(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +240,7 @@ def test_4_a_request_that_does_not_reach_the_engine(
 
 
 def test_5_a_service_that_nobody_asks(stack: Stack, tmp_path: Path) -> None:
-    with laid_over(stack, tmp_path, alertmanager={"healthcheck": {"disable": True}}) as tampered:
+    with laid_over(stack, tmp_path, "services: { alertmanager: { healthcheck: { disable: true } } }") as tampered:
         require_failed("4.4.2.5", tampered, "service alertmanager has no health check")
 
 
@@ -277,12 +279,16 @@ def test_6_a_prometheus_that_does_not_scrape_rag(stack: Stack, tmp_path: Path, i
     config = yaml.safe_load((STACK / "prometheus" / "prometheus.yaml").read_text())
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] != "rag"]
     file.write_text(yaml.safe_dump(config))
-    mounted = {"volumes": [f"{file}:/etc/prometheus/prometheus.yaml:ro"]}
-    with laid_over(stack, tmp_path, prometheus=mounted) as tampered:
+    mounted = f"services: {{ prometheus: {{ volumes: ['{file}:/etc/prometheus/prometheus.yaml:ro'] }} }}"
+    with laid_over(stack, tmp_path, mounted) as tampered:
         require_failed("4.4.2.6", tampered, "for Prometheus to find", "rag_answers_total")
 
 
 def test_6_traces_that_get_lost(stack: Stack, tmp_path: Path, impatient: None) -> None:
-    nowhere = {"environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://nowhere:4318"}}
-    with laid_over(stack, tmp_path, rag=nowhere) as tampered:
+    nowhere = "services: { rag: { environment: { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://nowhere:4318' } } }"
+    began = time.time()
+    with laid_over(stack, tmp_path, nowhere) as tampered:
+        tampered.prometheus.wait_for(
+            f'process_start_time_seconds{{job="rag"}} > {began}'
+        )  # and not the last one's count
         require_failed("4.4.2.6", tampered, "for the spans of trace", "no span of rag")
