@@ -138,12 +138,14 @@ class Chroma:
         """How many rows it has."""
         return int(await self._ask("GET", f"{DATABASE}/{collection.id}/count"))
 
-    async def rows(self, collection: Collection, vectors: bool = False) -> AsyncIterator[Row]:
-        """All rows, read page by page."""
+    async def rows(
+        self, collection: Collection, vectors: bool = False, where: Where | None = None
+    ) -> AsyncIterator[Row]:
+        """All rows, or those with such metadata, read page by page."""
         include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
         offset = 0
         while True:
-            body = {"include": include, "limit": PAGE, "offset": offset}
+            body = {"include": include, "limit": PAGE, "offset": offset, **({"where": where} if where else {})}
             page = await self._ask("POST", f"{DATABASE}/{collection.id}/get", body)
             ids = page["ids"]
             columns = page["documents"], page["metadatas"], page["embeddings"] or [None] * len(ids)

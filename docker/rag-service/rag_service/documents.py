@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 
 from rag_service.chroma import Chroma, Collection, Row
@@ -28,7 +29,8 @@ class Documents:
         """Take in a document; return the number of its passages.
 
         The new passages are written before the former are deleted, so that a failure loses nothing: readers take the
-        latest revision that is whole. Only what was written earlier is deleted, so that of two writers the later one wins.
+        latest revision that is whole. What was written earlier is deleted, and a writer who was overtaken deletes its own, so
+        that of two writers the later one wins.
         """
         chunks = cut(source, text, self._settings.chunk_characters, self._settings.chunk_overlap)
         if not chunks:
@@ -49,7 +51,19 @@ class Documents:
             raise
         await self._chroma.mark(collection)
         await self._chroma.delete(collection, {"$and": [{"source": source}, {"written": {"$lt": written}}]})
+        if await self._overtaken(collection, source, written):
+            await self._chroma.delete(collection, {"$and": [{"source": source}, {"written": written}]})
+            await self._chroma.mark(collection)
         return len(rows)
+
+    async def _overtaken(self, collection: Collection, source: str, written: int) -> bool:
+        """Whether a later revision is whole already: its writer had deleted what was earlier before this one came in."""
+        later: Counter[tuple[int, int]] = Counter()
+        async for row in self._chroma.rows(
+            collection, where={"$and": [{"source": source}, {"written": {"$gt": written}}]}
+        ):
+            later[row.metadata["written"], row.metadata["of"]] += 1
+        return any(count == of for (_, of), count in later.items())
 
     async def remove(self, source: str) -> int:
         """Remove a document; return how many passages it had. Raises RequestError 404."""
