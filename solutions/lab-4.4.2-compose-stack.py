@@ -77,8 +77,25 @@ stack = stacks.course_stack(references)
 lab.table([{"Compose files, laid over one another": str(file.relative_to(lab.path(".")))} for file in stack.project.files])
 
 # %% [markdown]
-# Now start it. Everything `docker compose` has to know (files, name, image names, ports) stands in one env file, so that the
-# command stays short: you can type it in a terminal, too. Watch the order: who waits for whom?
+# Now start it, service by service. Everything `docker compose` has to know (files, name, image names, ports) stands in one env
+# file, so that the command stays short: you can type it in a terminal, too. First the database, alone:
+
+# %% tags=["nbval-ignore-output"]
+stack.up(services=["chroma"])
+stack.show()
+
+# %% [markdown]
+# Next `rag`, and nothing else is asked for. Before you run the cell, look at the file again: who will come along, and in which
+# order?
+
+# %% tags=["nbval-ignore-output"]
+stack.up(services=["rag"])
+stack.show()
+
+# %% [markdown]
+# You asked for one, and three others came before it: `rag` waits for `chroma` (there already) and for `proxy`, which waits for
+# `inference` and `traces`. Nobody had to know the order; each service names only its own neighbours. The rest of the stack
+# watches, and nothing waits for it. The step starts all of it, and reads back what runs:
 
 # %% tags=["step-4.4.2.1", "nbval-ignore-output"]
 with lab.step("4.4.2.1"):

@@ -181,9 +181,8 @@ class Project:
             listed = shell.run(["docker", *lister, f"--filter=label={mine}"], show=False, check=False)
             found |= {(kind, name) for name in listed.output.split()}
         # Not by `down --volumes`, which also takes what a file of the project names and somebody else has made.
-        if containers := [
-            name for kind, name in found if kind == "container"
-        ]:  # all at once, then one by one what is left
+        containers = [name for kind, name in found if kind == "container"]
+        if containers:  # all at once, and then one by one what is left
             shell.run(["docker", "rm", "--force", "--volumes", *containers], show=False, check=False, timeout=60)
         us = ledger.Session.current()
         reaper.remove_all(ledger.Row(kind, name, "run", "", us) for kind, name in found)
