@@ -75,6 +75,7 @@ class Stack:
                         self.down(show=False)  # ends Compose's own waiting, for which the pool would wait
                     raise
                 started.result()
+            self._ports.clear()  # a container that was started anew has another port
             return health.wait(self.project, timeout=timeout, expected=expected, live=live)
         except CourseError as error:
             unwell = [one for one in health.states(self.project) if not one.well]
@@ -89,6 +90,7 @@ class Stack:
 
     def down(self, *, volumes: bool = False, show: bool = True) -> None:
         """Stops and removes containers and networks; with `volumes` also what they had stored."""
+        self._ports.clear()
         self.project.down(volumes=volumes, show=show)
 
     def remove(self) -> None:
@@ -136,6 +138,7 @@ class Stack:
 
     def start(self, service: str, *, timeout: float = 120) -> None:
         """Starts a service that was stopped, and waits until the whole stack is well."""
+        self._ports.clear()
         self.project.run("start", service)
         self.wait_healthy(timeout=timeout)
 
@@ -154,6 +157,7 @@ class Stack:
         init = shell.run(["docker", "inspect", "--format={{.HostConfig.Init}}", victim], show=False, timeout=30).output
         if init != "true":
             raise CourseError(f"{service} can't be killed from inside", do=f"Give {service} an init: `init: true`.")
+        self._ports.clear()
         # -1: every process but the first; the first one, the init, ends with them
         shell.run(["docker", "exec", victim, "sh", "-c", "kill -9 -1"], check=False, timeout=30)
         return victim

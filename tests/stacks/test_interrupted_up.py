@@ -31,7 +31,8 @@ SLOW = compose(
     top={"volumes": {"kept": {}}, "networks": {"side": {}}},
 )
 STARTS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started with it ignored
 from pathlib import Path
 from course_lib.stacks import Project, Stack
 Stack(Project("small", (Path(sys.argv[1]),), {"IMAGE": sys.argv[2]})).up()
