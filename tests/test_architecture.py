@@ -19,7 +19,7 @@ ORDER = [
     {"lab"},
     {"reaper"},
     {"ledger"},
-    {"waits", "shell", "load"},
+    {"waits", "shell", "steady_load"},
     {"settings"},
     {"errors"},
 ]

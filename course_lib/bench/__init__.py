@@ -2,7 +2,7 @@
 
 from course_lib.bench.latency import Latencies, measure
 from course_lib.bench.plots import plot_latencies, plot_layers, plot_load, plot_metrics, plot_trace
-from course_lib.load import SteadyLoad
+from course_lib.steady_load import SteadyLoad
 
 __all__ = [
     "Latencies", "SteadyLoad", "measure", "plot_latencies", "plot_layers", "plot_load", "plot_metrics", "plot_trace",

@@ -11,7 +11,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from course_lib.bench.latency import Latencies
-from course_lib.load import SteadyLoad
+from course_lib.steady_load import SteadyLoad
 
 if TYPE_CHECKING:
     from course_lib.images.comparison import Comparison

@@ -10,8 +10,8 @@ from course_lib import shell
 from course_lib.bench.samples import quantiles_ms
 from course_lib.errors import CourseError
 from course_lib.exercises import stack_scenes
-from course_lib.load import Sent, SteadyLoad
 from course_lib.stacks import Stack
+from course_lib.steady_load import Sent, SteadyLoad
 
 RATE = 50.0
 STREAM_RATE = 4.0

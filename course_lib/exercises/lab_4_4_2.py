@@ -65,6 +65,7 @@ def never_healthy(folder: Path) -> dict[str, object]:
     for name, service in merged.items():
         checks.require_health_check(name, service)
         checks.require_memory_limit(name, service)
+    checks.require_probes_that_can_fail(stack, merged)
     with checks.up(stack):
         checks.require_answers(stack, store=True)
         checks.require_survives(stack)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from course_lib import images, waits
 from course_lib.errors import CourseError
 from course_lib.lab.exercise import NotYet
-from course_lib.stacks import Project, Rag, Stack, built_variables, course_stack
+from course_lib.stacks import Project, Rag, Stack, built_variables, course_stack, secret_files
 from course_lib.stacks.built_images import STACK
 
 DOCUMENT = (
@@ -60,15 +60,18 @@ def own(file: Path, short: str) -> Stack:
 
 
 @contextlib.contextmanager
-def up(stack: Stack) -> Iterator[Stack]:
+def up(stack: Stack, *, services: Sequence[str] = ()) -> Iterator[Stack]:
     """The stack, healthy; gone when the block ends.
+
+    Args:
+        services: only these, and what they depend on.
 
     Raises:
         NotYet: it can't be started, or does not get healthy; with what the services said.
     """
     try:
         try:
-            stack.up(timeout=90)
+            stack.up(timeout=90, services=services)
         except CourseError as error:
             raise NotYet(
                 f"{error.what}\n{error.why}", expected="a stack whose services are all healthy", look=error.do
@@ -79,7 +82,7 @@ def up(stack: Stack) -> Iterator[Stack]:
 
 
 def merged(stack: Stack) -> dict[str, Any]:
-    """A stack's services as Compose sees them, all files laid over one another.
+    """A stack's services as Compose sees them, all files laid over one another; looking leaves nothing behind.
 
     Raises:
         NotYet: Compose can't read the files.
@@ -89,6 +92,8 @@ def merged(stack: Stack) -> dict[str, Any]:
         return dict(stack.project.config()["services"])
     except CourseError as error:
         raise NotYet(f"{error.what}\n{error.why}", expected="files that Compose can read", look=error.do) from None
+    finally:
+        stack.remove()
 
 
 def require(fine: bool, seen: str, *, expected: str, look: str) -> None:
@@ -98,13 +103,41 @@ def require(fine: bool, seen: str, *, expected: str, look: str) -> None:
 
 def require_health_check(name: str, service: Mapping[str, Any]) -> None:
     check = service.get("healthcheck") or {}
-    test = check.get("test") or []
-    fine = (
-        bool(test) and not check.get("disable") and test[0] != "NONE" and test[1:] not in (["true"], ["exit 0"], [":"])
-    )
+    test = check.get("test") or ["NONE"]
     require(
-        fine, f"service {name} has no health check", expected="one that asks whether it answers", look="healthcheck"
+        not check.get("disable") and test[0] != "NONE",
+        f"service {name} has no health check",
+        expected="one that asks whether it answers",
+        look="healthcheck",
     )
+
+
+def require_probes_that_can_fail(stack: Stack, services: Mapping[str, Any]) -> None:
+    """Runs each service's probe in a container in which the service does not run: there it has to fail.
+
+    Raises:
+        NotYet: one succeeds, so it does not ask the service.
+    """
+    stack.project.prepare()
+    if "SECRETS_FOLDER" in stack.project.variables:
+        secret_files.make(Path(stack.project.variables["SECRETS_FOLDER"]))
+    try:
+        for name, service in services.items():
+            kind, *test = (part.replace("$$", "$") for part in service["healthcheck"]["test"])
+            program, *arguments = ["sh", "-c", *test] if kind == "CMD-SHELL" else test
+            try:
+                stack.project.run(
+                    "run", "--rm", "--no-deps", "--entrypoint", program, name, *arguments, show=False, timeout=60
+                )
+            except CourseError:
+                continue
+            raise NotYet(
+                f"service {name} has no health check that asks it: the probe succeeds where {name} does not run",
+                expected="a probe that fails when nobody answers",
+                look="healthcheck.test",
+            )
+    finally:
+        stack.remove()
 
 
 def require_memory_limit(name: str, service: Mapping[str, Any], *, most: int = 0) -> None:

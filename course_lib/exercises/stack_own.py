@@ -35,6 +35,7 @@ def require_signed_and_sound(folder: Path) -> dict[str, object]:
     stack = _with_init(checks.own(file, "own"), "rag")
     services = checks.merged(stack)
     _require_signed(stack, services)
+    checks.require_probes_that_can_fail(stack, services)
     began = time.monotonic()
     with checks.up(stack):
         started = time.monotonic() - began

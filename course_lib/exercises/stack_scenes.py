@@ -13,9 +13,9 @@ import pandas as pd
 
 from course_lib import images, ledger, reaper, shell
 from course_lib.errors import CourseError
-from course_lib.load import SteadyLoad
 from course_lib.stacks import Stack, merged
 from course_lib.stacks.built_images import STACK
+from course_lib.steady_load import SteadyLoad
 
 _MODEL, _RAG = '{job="inference"}', '{job="rag"}'
 #: What the plots show: title, lines (name and PromQL, most of it recorded by docker/stack/prometheus/rules), unit.

@@ -30,7 +30,7 @@ _COMMAND: tuple[tuple[str, str, str], ...] = (
         "Check its name and the network. Without a registry, IMAGES=debian builds the same services from packages.",
     ),
     (
-        r"non-overlapping IPv4 address pool|Pool overlaps",
+        r"non-overlapping IPv4 address pool|fully subnetted|Pool overlaps",
         "the engine has no free address range for another network",
         "Remove networks that nothing uses: `docker network prune`.",
     ),

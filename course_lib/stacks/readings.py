@@ -100,11 +100,11 @@ def require_reachable(stack: Stack, service: str, port: int, *, from_: str) -> N
 
 
 def require_unreachable(stack: Stack, service: str, port: int, *, from_: str) -> str:
-    """A connection from inside one service's container to another one's port fails, by its name and by its address;
-    and it fails for that reason alone: the port is open to who shares a network with it. Returns what was said.
+    """A connection from inside one service's container to another one's port fails, by its name and by its address.
+    Returns what was said. That the port is open to others is for `require_reachable` to show, beside it.
 
     Raises:
-        CourseError: the connection was made, or the port is closed to everybody.
+        CourseError: the connection was made, or could not be tried.
     """
     address = _address(stack, service)
     by_name = _connect(stack, service, port, from_)
@@ -143,14 +143,20 @@ def _connect(stack: Stack, host: str, port: int, from_: str) -> _Tried:
     )
     for program in programs:
         done = stack.execute(from_, *program, check=False, timeout=20)
-        if "executable file not found" in done.stderr + done.stdout:
+        # Neither that program nor what it asks with: nothing was tried, which must not pass for a closed door.
+        if any(sign in done.stderr + done.stdout for sign in _NOT_TRIED):
             continue
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         if not lines:
             raise CourseError(f"{from_} could not be asked to connect", why=done.stderr)
         return _Tried(lines[-1] == "OPEN", lines[0])
-    raise CourseError(f"the image of {from_} has neither bash nor python3 to try a connection with")
+    raise CourseError(
+        f"the image of {from_} has neither bash nor python3 to try a connection with",
+        do="Try it from another service of the same network.",
+    )
 
+
+_NOT_TRIED = ("executable file not found", "command not found", "No such file or directory")
 
 _PYTHON = """
 import socket, sys

@@ -1,4 +1,4 @@
-"""The course's stack: a RAG service with its model, its vector database, a front door and monitoring, started and changed."""
+"""A stack: a Compose project that is started, looked at, scaled, broken and taken down, and asked through its front door."""
 
 from __future__ import annotations
 

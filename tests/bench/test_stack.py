@@ -12,7 +12,7 @@ import pytest
 from course_lib import ledger, shell
 from course_lib.bench import document, goals, stack, stack_index, stack_losses, stack_table, stack_usage
 from course_lib.errors import CourseError
-from course_lib.load import Sent
+from course_lib.steady_load import Sent
 
 RECORDED = Path(__file__).parent / "stack.json"
 
