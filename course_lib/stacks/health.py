@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,8 @@ class State:
     probe: str
     """What its last health probe said, or its exit status where it said nothing."""
     probe_failed: bool = False
+    probed: str = ""
+    """When its last health probe began, in the engine's spelling."""
     out_of_memory: bool = False
     restarts: int = 0
     up_seconds: float = 0.0
@@ -85,6 +88,7 @@ def _state(found: dict[str, Any]) -> State | None:
         image=found["Config"]["Image"],
         probe=(" ".join(str(log[-1]["Output"]).split())[:300] or f"exit status {log[-1]['ExitCode']}") if log else "",
         probe_failed=bool(log) and log[-1]["ExitCode"] != 0,
+        probed=str(log[-1]["Start"]) if log else "",
         out_of_memory=bool(state.get("OOMKilled")),
         restarts=int(found.get("RestartCount", 0)),
         up_seconds=_seconds_since(state["StartedAt"]),
@@ -128,6 +132,31 @@ def _ran_out_of_memory(container: str) -> bool:
     return bool(shell.run(["docker", "events", *since], show=False, check=False, timeout=30).output)
 
 
+class _Chance:
+    """Who is unhealthy when the waiting begins gets one more probe: it may have been overloaded, or what it needs was away."""
+
+    def __init__(self, found: list[State]) -> None:
+        self._probed = {one.container: one.probed for one in found if one.health == "unhealthy"}
+
+    def open(self, one: State) -> bool:
+        """Whether a container is still to be probed again."""
+        return one.health == "unhealthy" and one.status == "running" and self._probed.get(one.container) == one.probed
+
+
+def settle(project: Project, *, timeout: float = 15) -> list[State]:
+    """Waits until each container that is unhealthy now was probed once more; returns how all are then.
+
+    Args:
+        timeout: seconds; what is probed more seldom is left as it is.
+    """
+    found, until = states(project), time.monotonic() + timeout
+    chance = _Chance(found)
+    while any(chance.open(one) for one in found) and time.monotonic() < until:
+        time.sleep(0.3)
+        found = states(project)
+    return found
+
+
 def wait(
     project: Project, *, timeout: float, expected: dict[str, int] | None = None, live: display.Live | None = None
 ) -> list[State]:
@@ -139,17 +168,19 @@ def wait(
         live: where it is drawn, if a picture is there already.
 
     Raises:
-        CourseError: a service ended, is unhealthy, keeps restarting, or is not well in time; explains each one.
+        CourseError: a service ended, is unhealthy by a probe of now, keeps restarting, or is not well in time; explains
+            each one.
     """
     live = live or display.Live()
     wanted = expected or counts(project)
+    chance = _Chance(states(project))
 
     def probe() -> list[State]:
         found = states(project)
         live.draw_text(picture(found, wanted))
         missing = [s for s, n in wanted.items() if sum(one.service == s for one in found) != n]
         unwell = [one for one in found if not one.well and one.service in wanted]
-        if hopeless := [one for one in unwell if one.hopeless]:
+        if hopeless := [one for one in unwell if one.hopeless and not chance.open(one)]:
             raise not_well(project, hopeless)
         if missing or unwell:
             names = ", ".join(dict.fromkeys([*missing, *(one.service for one in unwell)]))

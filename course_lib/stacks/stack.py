@@ -55,6 +55,8 @@ class Stack:
         if services:
             expected = {name: count for name, count in expected.items() if name in services}
         live = display.Live()
+        # Compose starts nothing that depends on an unhealthy one, even where that is getting better.
+        unwell_before = {one.container for one in health.settle(self.project) if not one.well}
         try:
             with ThreadPoolExecutor(1) as pool:
                 # Compose itself waits where one service depends on another's health, and says little meanwhile.
@@ -66,6 +68,7 @@ class Stack:
                         # One that is being replaced by Compose is stopped, then removed, and unhealthy meanwhile.
                         gone = ("exited", "removing")
                         hopeless = [one for one in found if one.hopeless and not one.well and one.status not in gone]
+                        hopeless = [one for one in hopeless if one.container not in unwell_before]
                         if hopeless and not started.done():
                             raise health.not_well(self.project, hopeless)
                         with suppress(TimeoutError):

@@ -226,3 +226,55 @@ def test_a_crash_that_could_not_be_one(small_stack: Make) -> None:
     running.up()
     with pytest.raises(CourseError, match="can't be killed from inside"):
         running.crash("one")
+
+
+# Started again while something is unhealthy
+
+
+def _broken(stack: Stack, service: str, *more: str) -> dict[str, str]:
+    """Takes away what the service's probe looks for; the ids of the containers once these services are unhealthy."""
+    stack.project.run("exec", "-T", service, "rm", "/shared/well")
+    for name in (service, *more):
+        stack.wait_until(name, "unhealthy")
+    ids = stack.project.run("ps", "--format={{.Service}} {{.ID}}").output
+    return dict(line.split() for line in ids.splitlines())
+
+
+def _watched(**more: Any) -> dict[str, Any]:
+    """A service that is well while a file is there, which it makes when it starts."""
+    command = ["sh", "-c", "touch /shared/well; sleep 600"]
+    return {
+        "command": command,
+        "volumes": ["shared:/shared"],
+        **probe("test", "-e", "/shared/well", interval="2s"),
+        **more,
+    }
+
+
+def test_a_service_that_has_just_recovered(small_stack: Make) -> None:
+    """It was overloaded a moment ago, and its state still says so: that is no reason to take the stack down."""
+    waits_for_it = {"depends_on": {"one": {"condition": "service_healthy"}}}
+    running = small_stack(compose(one=_watched(), two=waits_for_it, top={"volumes": {"shared": {}}}))
+    running.up()
+    before = _broken(running, "one")
+    running.project.run("exec", "-T", "one", "touch", "/shared/well")
+    assert all(one.well for one in running.up())
+    ids = running.project.run("ps", "--format={{.Service}} {{.ID}}").output
+    assert dict(line.split() for line in ids.splitlines()) == before, "nothing was started anew"
+
+
+def test_a_service_whose_dependency_was_stopped(small_stack: Make) -> None:
+    """As the RAG service is while its database is away: `up` brings the database back, and waits for who needs it."""
+    needs_it = _watched(command=["sleep", "600"], depends_on={"one": {"condition": "service_healthy"}})
+    running = small_stack(compose(one=_watched(), two=needs_it, top={"volumes": {"shared": {}}}))
+    running.up()
+    _broken(running, "one", "two")
+    running.stop("one")
+    assert all(one.well for one in running.up())
+
+
+def test_a_service_that_stays_unhealthy(small_stack: Make) -> None:
+    running = small_stack(compose(one=_watched(), top={"volumes": {"shared": {}}}))
+    running.up()
+    _broken(running, "one")
+    require_refused(running, "not every service got healthy: one", "running, unhealthy")
