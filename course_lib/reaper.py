@@ -22,7 +22,7 @@ from course_lib.errors import CourseError
 from course_lib.ledger import Row, Session, label_prefix
 
 #: Containers hold networks, volumes and images, so they go first; processes might still make containers, so before them.
-_ORDER = {"process": 0, "container": 1, "network": 2, "volume": 3, "image": 4, "folder": 5}
+_ORDER = {"process": 0, "container": 1, "network": 2, "volume": 3, "image": 4, "folder": 5, "sysctl": 6}
 
 _REMOVE = {
     "container": ("docker", "rm", "--force", "--volumes"),
@@ -59,6 +59,9 @@ def exists(kind: str, name: str) -> bool:
         return Path(name).exists()
     if kind == "process":
         return Session.parse(name).alive
+    if kind == "sysctl":
+        key, _, value = name.partition("=")
+        return sysctl(key) not in ("", value) and os.access(_sysctl_file(key), os.W_OK)
     asked = shell.run([*_EXISTS[kind], name], show=False, check=False, timeout=30)
     if asked.stdout.strip() == "1":
         return True
@@ -78,6 +81,8 @@ def remove(row: Row) -> bool:
             shutil.rmtree(row.name, ignore_errors=True)
         elif row.kind == "process":
             _end(Session.parse(row.name))
+        elif row.kind == "sysctl":
+            _put_back(*row.name.split("=", 1))
         elif exists(row.kind, row.name):
             shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
         if exists(row.kind, row.name):
@@ -86,6 +91,24 @@ def remove(row: Row) -> bool:
         return False
     ledger.strike(row.kind, row.name)
     return True
+
+
+def sysctl(key: str) -> str:
+    """The value of a kernel setting of this machine; empty where it has none of that name."""
+    try:
+        return _sysctl_file(key).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _sysctl_file(key: str) -> Path:
+    return Path("/proc/sys", *key.split("."))
+
+
+def _put_back(key: str, value: str) -> None:
+    """Gives a kernel setting the value it had before; only root may."""
+    with contextlib.suppress(OSError):
+        _sysctl_file(key).write_text(value)
 
 
 def remove_all(rows: Iterable[Row]) -> list[Row]:

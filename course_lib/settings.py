@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Set by the runner: the run that evidence belongs to."""
     yes: bool = Field(False, validation_alias=_name("YES"))
     """Answer yes to every question, such as whether to install packages."""
+    node_image: str = Field("", validation_alias=_name("COURSE_NODE_IMAGE"))
+    """Another node image for kind than the one that would be chosen: a reference, or an archive of one."""
     ngc_base: str = Field("", validation_alias=_name("NGC_BASE"))
     """Another NGC image than the pinned one, for a GPU host."""
 

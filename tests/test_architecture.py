@@ -14,7 +14,7 @@ ORDER = [
     {"cli"},
     {"runner", "doctor", "bench", "authoring", "cleanup"},
     {"exercises"},
-    {"images", "stacks"},
+    {"images", "stacks", "cluster"},
     {"host"},
     {"lab"},
     {"reaper"},
@@ -25,7 +25,13 @@ ORDER = [
 ]
 #: Allowed beside that: authoring executes what it built with the runner's means.
 ALSO = {("authoring", "runner")}
-WRAPPED = {"docker": {"images", "stacks"}, "papermill": {"runner"}, "jupytext": {"authoring"}, "typer": {"cli"}}
+WRAPPED = {
+    "docker": {"images", "stacks"},
+    "kubernetes": {"cluster"},
+    "papermill": {"runner"},
+    "jupytext": {"authoring"},
+    "typer": {"cli"},
+}
 
 
 def room(path: Path) -> str:

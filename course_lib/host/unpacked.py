@@ -15,7 +15,7 @@ CACHE = CHECKOUT / ".cache" / "packages"
 _FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 
 
-def program(package: str, name: str, *, says_version: str = "--version") -> Path:
+def program(package: str, name: str, *, says_version: str = "--version", installed: bool = True) -> Path:
     """A program of a package: the machine's own where it is installed, else one unpacked below `.cache`.
 
     A package that starts a service when it is installed (nginx, Alertmanager) can be used this way without that. Only what
@@ -25,11 +25,12 @@ def program(package: str, name: str, *, says_version: str = "--version") -> Path
         package: the package's name, such as `prometheus-alertmanager`.
         name: the program's, such as `amtool`.
         says_version: the argument with which it ends at once and well; the newest that does runs on this machine.
+        installed: the machine's own will do, where there is one.
 
     Raises:
         CourseError: no apt here, no such package, or none that runs on this machine.
     """
-    if found := shutil.which(name):
+    if installed and (found := shutil.which(name)):
         return Path(found)
     folder = CACHE / package
     if not (folder / ".complete").exists():

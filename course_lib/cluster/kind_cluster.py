@@ -1,0 +1,346 @@
+"""A Kubernetes cluster on this machine, by kind: each node is a container. Started with an explanation for what fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from course_lib import ledger, reaper, shell, waits
+from course_lib.cluster import explanations, node_image, sysctls, tools
+from course_lib.cluster.node_image import NodeImage
+from course_lib.errors import CourseError
+from course_lib.lab import display
+from course_lib.ledger import Lifetime
+from course_lib.settings import CHECKOUT, settings
+
+#: The NodePorts that this machine reaches a cluster's Services by.
+NODE_PORTS = (30080, 30081)
+METRICS = CHECKOUT / "k8s" / "metrics-server"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as Kubernetes sees it."""
+
+    name: str
+    role: str
+    ready: bool
+    reason: str
+    """Why it is not ready, in the kubelet's words."""
+    version: str
+    schedulable: bool
+    image: str = ""
+
+    def words(self) -> str:
+        """Its state in a line."""
+        state = "Ready" if self.ready else f"NotReady: {self.reason}"
+        return f"{state}{'' if self.schedulable else ', cordoned'}"
+
+
+class KindCluster:
+    """A cluster of one control plane and some workers.
+
+    Args:
+        short: its name among this checkout's clusters; the whole name has the checkout's number in front, so that two
+            clusters on one machine do not collide.
+        source: where images come from on this machine: a registry, or Debian's packages.
+        workers: nodes beside the control plane; with none, the control plane runs the pods.
+        lifetime: `run` is gone when this session ends; `kept` is what a person started in a terminal.
+    """
+
+    def __init__(
+        self, short: str = "lab", *, source: tools.Source, workers: int = 2, lifetime: Lifetime = "run"
+    ) -> None:
+        self.short = short
+        self.source = source
+        self.workers = workers
+        self.lifetime: Lifetime = lifetime
+
+    @property
+    def name(self) -> str:
+        return settings().object_name(self.short)
+
+    @property
+    def folder(self) -> Path:
+        """Where its configuration and its kubeconfig lie while it lives."""
+        return settings().work_dir / "cluster" / self.short
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Its own: ~/.kube/config is not touched."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """The nodes' containers, which are named as the nodes are."""
+        workers = [f"{self.name}-worker{n if n > 1 else ''}" for n in range(1, self.workers + 1)]
+        return (f"{self.name}-control-plane", *workers)
+
+    @cached_property
+    def node(self) -> NodeImage:
+        """What its nodes are made of."""
+        return node_image.choose(self.source)
+
+    def up(self, *, timeout: float = 240) -> list[Node]:
+        """Makes the cluster and waits until each node is Ready and the metrics API answers. One that runs is left alone.
+
+        Raises:
+            CourseError: a node does not get Ready, a port or a name is taken, the disk is full; says which, with the
+                kubelet's and containerd's last words. What had been made is removed again.
+        """
+        if self._answers():
+            return self.nodes()
+        node = self.node
+        self._remove()  # what a killed session left half made
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for kind, name in self._objects():
+            ledger.write_down(kind, name)
+        sysctls.write_down()
+        config = self.folder / "kind.yaml"
+        config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
+        live = display.Live()
+        try:
+            image = [f"--image={node.reference}"] if node.reference else []
+            create = ["create", "cluster", f"--name={self.name}", f"--config={config}", *image, "--wait=0s", "--retain"]
+            with ThreadPoolExecutor(1) as pool:
+                made = pool.submit(self._kind, *create, timeout=timeout)
+                while not made.done():
+                    live.draw_text(self._progress())
+                    with suppress(TimeoutError):
+                        made.result(0.5)
+                made.result()
+            self._wait_ready(timeout, live)
+            self.apply(METRICS)
+            self._wait_metrics(timeout)
+        except BaseException as error:
+            said = self._explain() if isinstance(error, CourseError) else ""
+            self._remove()
+            if isinstance(error, CourseError):
+                raise explanations.of_start(error, said) from None
+            raise
+        if self.lifetime == "kept":
+            for kind, name in self._objects():
+                ledger.write_down(kind, name, "kept")
+        return self.nodes()
+
+    def down(self) -> None:
+        """Removes the cluster and everything in it."""
+        shell.announce(shell.readable(["kind", "delete", "cluster", f"--name={self.name}"]))
+        self._remove()
+
+    def nodes(self) -> list[Node]:
+        """The nodes as the API server lists them, the control plane first."""
+        found = json.loads(self.kubectl("get", "nodes", "--output=json", show=False).stdout)
+        return sorted((_node(one) for one in found["items"]), key=lambda one: (one.role != "control-plane", one.name))
+
+    def load(self, image: str) -> None:
+        """Copies an image of this machine's engine onto every node.
+
+        Raises:
+            CourseError: the engine has no such image, or it is of another architecture than the nodes.
+        """
+        asked = shell.run(
+            ["docker", "image", "inspect", "--format={{.Architecture}}", image], show=False, check=False, timeout=30
+        )
+        if not asked.output:
+            raise CourseError(f"this machine's engine has no image {image}", do="Build it first, or mend its name.")
+        nodes = shell.run(["docker", "version", "--format={{.Server.Arch}}"], show=False, timeout=30).output
+        if asked.output != nodes:
+            raise CourseError(
+                f"{image} is for {asked.output}, and the nodes are {nodes}",
+                why="A container of it would end at once, with `exec format error`.",
+                do=f"Build it for this machine: `docker build --platform=linux/{nodes} …`.",
+            )
+        # `kind load docker-image` trips over the containerd image store ("content digest not found"); an archive does not.
+        archive = self.folder / "image.tar"
+        try:
+            shell.run(["docker", "image", "save", f"--output={archive}", image], timeout=600)
+            self._kind("load", "image-archive", str(archive), f"--name={self.name}", timeout=600)
+        finally:
+            archive.unlink(missing_ok=True)
+
+    def images(self, node: str | None = None) -> list[str]:
+        """The names of the images on a node, as its containerd lists them."""
+        said = shell.run(
+            ["docker", "exec", node or self.containers[-1], "crictl", "images", "--output=json"], show=False, timeout=30
+        )
+        return sorted(tag for one in json.loads(said.stdout)["images"] for tag in one.get("repoTags", []))
+
+    def address(self, node_port: int = NODE_PORTS[0]) -> str:
+        """Where a Service of type NodePort is reached from this machine: `http://127.0.0.1:…`.
+
+        Raises:
+            CourseError: the cluster has no such port to the outside.
+        """
+        if node_port not in NODE_PORTS:
+            raise CourseError(
+                f"port {node_port} of the nodes does not lead outside",
+                do=f"Give the Service one of these as its nodePort: {', '.join(map(str, NODE_PORTS))}.",
+            )
+        said = shell.run(["docker", "port", self.containers[0], f"{node_port}/tcp"], show=False, timeout=30).output
+        return f"http://{said.splitlines()[0]}"
+
+    def kubectl(
+        self, *arguments: str, show: bool = True, check: bool = True, timeout: float = 120, input: str | None = None
+    ) -> shell.Completed:
+        """Runs kubectl against this cluster; what is shown is what one would type.
+
+        Raises:
+            CourseError: it failed; says in a sentence what is known of the reason.
+        """
+        program = str(tools.kubectl(self.source))
+        if show:
+            shell.announce(shell.readable(["kubectl", *arguments]))
+        try:
+            return shell.run(
+                [program, *arguments], show=False, check=check, timeout=timeout, input=input,
+                env={"KUBECONFIG": str(self.kubeconfig)}, cwd=CHECKOUT,
+            )  # fmt: skip
+        except shell.CommandError as error:
+            raise explanations.of_kubectl(error) from None
+
+    def apply(self, folder: Path) -> None:
+        """Applies a kustomization, as the server sees it: fields of others stay theirs."""
+        shown = folder.relative_to(CHECKOUT) if folder.is_relative_to(CHECKOUT) else folder
+        self.kubectl("apply", "--server-side", "--force-conflicts", f"--kustomize={shown}")
+
+    def config(self) -> dict[str, Any]:
+        """The cluster in kind's own format."""
+        ports = [
+            # Another free port of this machine for each cluster; loopback only.
+            {"containerPort": port, "hostPort": 0, "listenAddress": "127.0.0.1", "protocol": "TCP"}
+            for port in NODE_PORTS
+        ]
+        nodes: list[dict[str, Any]] = [{"role": "control-plane", "extraPortMappings": ports}]
+        nodes += [{"role": "worker"} for _ in range(self.workers)]
+        return {
+            "kind": "Cluster",
+            "apiVersion": "kind.x-k8s.io/v1alpha4",
+            "networking": {"apiServerAddress": "127.0.0.1"},
+            "nodes": nodes,
+        }
+
+    def _objects(self) -> list[tuple[ledger.Kind, str]]:
+        containers: list[tuple[ledger.Kind, str]] = [("container", name) for name in self.containers]
+        return [*containers, ("network", self.name), ("folder", str(self.folder))]
+
+    def _kind(self, *arguments: str, timeout: float) -> shell.Completed:
+        shell.announce(shell.readable(["kind", *arguments]))
+        # A network of its own: kind's is shared by all clusters of a machine, and nobody could say whose it is.
+        env = {"KUBECONFIG": str(self.kubeconfig), "KIND_EXPERIMENTAL_DOCKER_NETWORK": self.name}
+        return shell.run(
+            [str(self.node.kind), *arguments], show=False, timeout=timeout, env=env, on_line=self._said.append
+        )
+
+    @cached_property
+    def _said(self) -> list[str]:
+        return []
+
+    def _progress(self) -> str:
+        """kind's own last lines: it redraws them with control characters."""
+        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]", "", line).strip() for line in self._said]
+        return "\n".join([line for line in lines if line][-6:]) or f"making {self.name}"
+
+    def _answers(self) -> bool:
+        return (
+            self.kubeconfig.exists()
+            and self.kubectl("get", "--raw=/readyz", show=False, check=False, timeout=10).output == "ok"
+        )
+
+    def _wait_ready(self, timeout: float, live: display.Live) -> None:
+        def probe() -> None:
+            found = self.nodes()
+            live.draw_text("\n".join(f"{'✓' if one.ready else '…'} {one.name:<36} {one.words()}" for one in found))
+            waiting = [one for one in found if not one.ready]
+            if len(found) < 1 + self.workers or waiting:
+                raise waits.NotYet("; ".join(f"{one.name} {one.words()}" for one in waiting) or f"{len(found)} nodes")
+
+        waits.until(probe, what="every node to be Ready", timeout=timeout, every=0.3)
+
+    def _wait_metrics(self, timeout: float) -> None:
+        def probe() -> None:
+            found = self.kubectl("get", "apiservice", "v1beta1.metrics.k8s.io", "--output=json", show=False)
+            conditions = json.loads(found.stdout).get("status", {}).get("conditions", [])
+            available: dict[str, str] = next((one for one in conditions if one["type"] == "Available"), {})
+            if available.get("status") != "True":
+                raise waits.NotYet(available.get("message", "it is not registered yet"))
+
+        waits.until(probe, what="the metrics API to answer", timeout=timeout, every=0.5)
+
+    def _explain(self) -> str:
+        """How each node is, with the last words of its kubelet and its containerd."""
+        parts = []
+        for name in self.containers:
+            asked = shell.run(
+                ["docker", "container", "inspect", "--format={{.State.Status}} {{.State.ExitCode}}", name],
+                show=False, check=False, timeout=30,
+            )  # fmt: skip
+            if not asked.output:
+                continue
+            parts.append(f"{name}: {asked.output}")
+            for unit in ("kubelet", "containerd"):
+                said = shell.run(
+                    ["docker", "exec", name, "journalctl", f"--unit={unit}", "--no-pager", "--lines=6", "--output=cat"],
+                    show=False, check=False, timeout=30,
+                ).output  # fmt: skip
+                parts += [f"  {unit}: {line[:240]}" for line in said.splitlines()]
+            if not asked.output.startswith("running"):
+                said = shell.run(["docker", "logs", "--tail=6", name], show=False, check=False, timeout=30).output
+                parts += [f"  {line[:240]}" for line in said.splitlines()]
+        return "\n".join(parts)
+
+    def _remove(self) -> None:
+        """Takes every object away, however far it had come, and strikes the rows."""
+        listed = shell.run(
+            ["docker", "ps", "--all", "--format={{.Names}}", f"--filter=label=io.x-k8s.kind.cluster={self.name}"],
+            show=False, check=False, timeout=30,
+        ).output.split()  # fmt: skip
+        names = dict.fromkeys([*self.containers, *listed])
+        shell.run(["docker", "rm", "--force", "--volumes", *names], show=False, check=False, timeout=120)
+        us = ledger.Session.current()
+        rows = [ledger.Row("container", name, "run", "", us) for name in names]
+        rows += [ledger.Row(kind, name, "run", "", us) for kind, name in self._objects() if kind == "network"]
+        left = reaper.remove_all(rows)
+        if left:
+            raise CourseError(
+                f"the engine did not remove {', '.join(row.name for row in left)}",
+                do="Look with `docker ps --all`, and run `course cleanup`.",
+            )
+        shutil.rmtree(self.folder, ignore_errors=True)
+        ledger.strike("folder", str(self.folder))
+        sysctls.put_back()
+
+
+@contextmanager
+def running(cluster: KindCluster) -> Iterator[KindCluster]:
+    """A cluster that is up inside the block and gone after it."""
+    cluster.up()
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+
+
+def _node(found: dict[str, Any]) -> Node:
+    labels, status = found["metadata"]["labels"], found["status"]
+    ready = next((one for one in status["conditions"] if one["type"] == "Ready"), {"status": "Unknown"})
+    control = {"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} & set(labels)
+    return Node(
+        name=found["metadata"]["name"],
+        role="control-plane" if control else "worker",
+        ready=ready["status"] == "True",
+        reason=str(ready.get("message", "")),
+        version=status["nodeInfo"]["kubeletVersion"],
+        schedulable=not found["spec"].get("unschedulable", False),
+        image=status["nodeInfo"].get("osImage", ""),
+    )

@@ -1,0 +1,73 @@
+"""Which image the nodes of a cluster are: kind's own, one that was given, or one built from packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_lib import shell
+from course_lib.cluster import fallback_node, tools
+from course_lib.errors import CourseError
+from course_lib.settings import settings
+
+
+@dataclass(frozen=True)
+class NodeImage:
+    """What `kind create cluster` is told."""
+
+    reference: str
+    """Empty for the one that the kind program names itself, by digest."""
+    kind: Path
+    """The program that can start it."""
+    why: str
+    fallback: bool = False
+    """Built from packages: an old Kubernetes, see k8s/kind/fallback-node/README.md."""
+
+
+def choose(source: tools.Source) -> NodeImage:
+    """The nodes' image for this machine, made where it has to be.
+
+    Args:
+        source: where images come from here: a registry, or Debian's packages.
+
+    Raises:
+        CourseError: COURSE_NODE_IMAGE is neither an image that can be had nor an archive of one, or nothing else can be had.
+    """
+    if given := settings().node_image:
+        archive = Path(given)
+        reference = load(archive) if archive.is_file() else given
+        return NodeImage(reference, tools.kind(source), f"COURSE_NODE_IMAGE={given}")
+    if source == "registry":
+        return NodeImage("", tools.kind(source), "kind's own, from its registry")
+    kind = tools.kind("debian", exactly=fallback_node.KIND)
+    return NodeImage(fallback_node.ensure(), kind, "no registry answers, so it is built from packages", fallback=True)
+
+
+def save(reference: str, archive: Path) -> int:
+    """Writes a node image to a file and returns its size in bytes.
+
+    Raises:
+        CourseError: the file exists already, the image is not here, or the disk is full.
+    """
+    if archive.exists():
+        raise CourseError(f"{archive} is already there", do="Give another name, or remove it.")
+    try:
+        shell.run(["docker", "image", "save", "--output", str(archive), reference], timeout=1800)
+    except BaseException:
+        archive.unlink(missing_ok=True)
+        raise
+    return archive.stat().st_size
+
+
+def load(archive: Path) -> str:
+    """Loads a node image from a file and returns its reference.
+
+    Raises:
+        CourseError: the file is no archive of one image.
+    """
+    do = "Give a file that `course cluster image save` wrote."
+    said = shell.run(["docker", "image", "load", "--input", str(archive)], timeout=1800, do=do).stdout
+    names = [line.partition(": ")[2].strip() for line in said.splitlines() if line.startswith("Loaded image")]
+    if len(names) != 1:
+        raise CourseError(f"{archive} holds {len(names)} images, and a node image is one", why=said, do=do)
+    return names[0]
