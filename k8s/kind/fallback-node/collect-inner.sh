@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC2046,SC2086,SC2155,SC2162  # names of system files: no spaces in them
 # run in the node base image: collect the files of the in-cluster images (etcd, iptables, ip, a shell, hyperkube) under /out/root
 set -e
 R=/out/root; L=/usr/lib/$(uname -m)-linux-gnu  # x86_64 and aarch64
