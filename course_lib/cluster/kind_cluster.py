@@ -25,6 +25,8 @@ from course_lib.settings import CHECKOUT, settings
 
 #: The NodePorts that this machine reaches a cluster's Services by.
 NODE_PORTS = (30080, 30081)
+#: From 1.35 on the kubelet does not start on cgroup v1 unless it is told to.
+_OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
 METRICS = CHECKOUT / "k8s" / "metrics-server"
 
 
@@ -105,7 +107,7 @@ class KindCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
             ledger.write_down(kind, name)
-        sysctls.write_down()
+        sysctls.write_down(self.lifetime)
         config = self.folder / "kind.yaml"
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
@@ -139,9 +141,32 @@ class KindCluster:
         self._remove()
 
     def nodes(self) -> list[Node]:
-        """The nodes as the API server lists them, the control plane first."""
+        """The nodes as the API server lists them, the control plane first.
+
+        Raises:
+            CourseError: there is no cluster, or it does not answer.
+        """
+        if not self.kubeconfig.exists():
+            raise CourseError(f"there is no cluster {self.short}", do="Make one: `course cluster up`.")
         found = json.loads(self.kubectl("get", "nodes", "--output=json", show=False).stdout)
         return sorted((_node(one) for one in found["items"]), key=lambda one: (one.role != "control-plane", one.name))
+
+    def node_reference(self) -> str:
+        """The image that its nodes are: of a cluster that runs the one it was made of, else the one it would be made of.
+
+        Raises:
+            CourseError: kind's own image, which only a cluster that runs can name.
+        """
+        asked = shell.run(
+            ["docker", "container", "inspect", "--format={{.Config.Image}}", self.containers[0]],
+            show=False, check=False, timeout=30,
+        ).output  # fmt: skip
+        if reference := asked or self.node.reference:
+            return reference
+        raise CourseError(
+            "kind names its node image when it makes a cluster",
+            do="Run `course cluster up` first, which pulls it, then this again.",
+        )
 
     def load(self, image: str) -> None:
         """Copies an image of this machine's engine onto every node.
@@ -223,10 +248,12 @@ class KindCluster:
         ]
         nodes: list[dict[str, Any]] = [{"role": "control-plane", "extraPortMappings": ports}]
         nodes += [{"role": "worker"} for _ in range(self.workers)]
+        patches = [] if self.node.fallback or not _old_cgroups() else [_OLD_CGROUPS]
         return {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
             "networking": {"apiServerAddress": "127.0.0.1"},
+            "kubeadmConfigPatches": patches,
             "nodes": nodes,
         }
 
@@ -329,6 +356,11 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+def _old_cgroups() -> bool:
+    """Whether the engine's machine has cgroup v1 only."""
+    return shell.run(["docker", "info", "--format={{.CgroupVersion}}"], show=False, timeout=30).output == "1"
 
 
 def _node(found: dict[str, Any]) -> Node:

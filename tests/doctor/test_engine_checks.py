@@ -121,13 +121,23 @@ def test_base_images_are_here_or_it_is_said_where_they_come_from() -> None:
     assert base_images.judge("", "debian", debian=False).severity == "error"
 
 
-def test_kind_is_wanted_by_one_lab_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kind_and_kubectl_need_not_be_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [kubernetes.examine(a_machine(lab=lab))[0].severity for lab in (None, "4.4.5")] == ["note", "error"]
     assert not kubernetes.CHECK.concerns("4.4.1") and kubernetes.CHECK.concerns("4.4.5")
+    missing = kubernetes.examine(a_machine(lab="4.4.5"))[0]
+    assert missing.severity == "note" and "kind and kubectl are not installed" in missing.message
     for program in ("kubectl", "kind"):
         (tmp_path / program).write_text("#!/bin/sh\n")
         (tmp_path / program).chmod(0o755)
-        (finding,) = kubernetes.examine(a_machine(engine=READY, lab="4.4.5"))
-        assert finding.severity == ("ok" if program == "kind" else "error")
-    assert "kind and kubectl" in finding.message
+        found = kubernetes.examine(a_machine(engine=READY, lab="4.4.5"))[0]
+        assert found.severity == ("ok" if program == "kind" else "note")
+
+
+@pytest.mark.parametrize(("instances", "watches", "short"), [(128, 65_536, ""), (64, 65_536, "instances is 64"), (512, 8192, "watches is 8192")])  # fmt: skip
+def test_a_machine_that_may_watch_too_few_files(tmp_path: Path, instances: int, watches: int, short: str) -> None:
+    (tmp_path / "max_user_instances").write_text(f"{instances}\n")
+    (tmp_path / "max_user_watches").write_text(f"{watches}\n")
+    found = kubernetes._watches(tmp_path)
+    assert [one.severity for one in found] == (["warning"] if short else [])
+    assert all(short in one.message and "sysctl" in one.remedy for one in found)
+    assert kubernetes._watches(tmp_path / "not Linux") == []

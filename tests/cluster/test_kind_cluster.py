@@ -1,0 +1,275 @@
+"""Clusters on this machine: made, looked at, loaded with images, and gone without a trace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from course_lib import ledger, reaper, shell, waits
+from course_lib.cluster import KindCluster, sysctls
+from course_lib.cluster.tools import Source
+from course_lib.errors import CourseError
+from course_lib.settings import CHECKOUT, settings
+
+pytestmark = [pytest.mark.docker, pytest.mark.cluster]
+
+
+def objects(found: KindCluster) -> set[str]:
+    """`kind name` of everything that this machine still has of a cluster."""
+    mine = f"--filter=label=io.x-k8s.kind.cluster={found.name}"
+    listed = shell.run(["docker", "ps", "--all", "--format=container {{.Names}}", mine], show=False).stdout.splitlines()
+    named = shell.run(["docker", "network", "ls", "--format={{.Name}}"], show=False).output.split()
+    left = {*listed, *(f"network {name}" for name in named if name == found.name)}
+    left |= {f"folder {path}" for path in [found.folder] if path.exists()}
+    return left | {f"row {row.kind} {row.name}" for row in ledger.rows() if row.name.startswith(found.name)}
+
+
+def volumes() -> set[str]:
+    return set(shell.run(["docker", "volume", "ls", "--quiet"], show=False).output.split())
+
+
+def home_config() -> str:
+    file = Path.home() / ".kube" / "config"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "none"
+
+
+# What a cluster is
+
+
+def test_every_node_is_ready(shared_cluster: KindCluster) -> None:
+    control, worker = shared_cluster.nodes()
+    assert (control.role, worker.role) == ("control-plane", "worker")
+    assert control.ready and worker.ready and worker.schedulable
+    assert {control.name, worker.name} == set(shared_cluster.containers)
+
+
+def test_a_second_start_leaves_it_alone(shared_cluster: KindCluster) -> None:
+    def started() -> list[str]:
+        wanted = "--format={{.State.StartedAt}}"
+        return shell.run(["docker", "inspect", wanted, *shared_cluster.containers], show=False).output.split()
+
+    before = started()
+    shared_cluster.up()
+    assert started() == before
+
+
+def test_the_persons_own_kubeconfig_is_not_touched(shared_cluster: KindCluster) -> None:
+    text = shared_cluster.kubeconfig.read_text()
+    assert shared_cluster.name in text and "https://127.0.0.1:" in text
+    own = Path.home() / ".kube" / "config"
+    assert not own.exists() or shared_cluster.name not in own.read_text()
+
+
+def test_only_this_machine_reaches_it(shared_cluster: KindCluster) -> None:
+    said = shell.run(["docker", "port", shared_cluster.containers[0]], show=False).stdout.splitlines()
+    assert len(said) == 3, "the API server and two node ports"
+    assert all(line.partition(" -> ")[2].startswith("127.0.0.1:") for line in said)
+
+
+def test_the_metrics_api_answers(shared_cluster: KindCluster) -> None:
+    def measured() -> str:
+        said = shared_cluster.kubectl("top", "nodes", "--no-headers", show=False, check=False).output
+        if not said:
+            raise waits.NotYet("no figures yet")
+        return said
+
+    said = waits.until(measured, what="the first figures", timeout=90, every=1)
+    assert all(node in said for node in shared_cluster.containers)
+
+
+def test_a_port_that_does_not_lead_outside(shared_cluster: KindCluster) -> None:
+    assert shared_cluster.address().startswith("http://127.0.0.1:")
+    with pytest.raises(CourseError, match="port 31000 of the nodes does not lead outside") as failed:
+        shared_cluster.address(31000)
+    assert "30080" in failed.value.do
+
+
+def test_a_service_is_answered_outside(shared_cluster: KindCluster, small_image: str) -> None:
+    shared_cluster.load(small_image)
+    assert any(name.endswith(small_image) for name in shared_cluster.images())
+    serve = ["python3", "-m", "http.server", "8000"]
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "outside", "labels": {"app": "outside"}},
+        "spec": {"containers": [{"name": "one", "image": small_image, "imagePullPolicy": "Never", "command": serve}],
+                 "terminationGracePeriodSeconds": 0},
+    }  # fmt: skip
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside"},
+        "spec": {"type": "NodePort", "selector": {"app": "outside"}, "ports": [{"port": 8000, "nodePort": 30081}]},
+    }  # fmt: skip
+    both = json.dumps({"apiVersion": "v1", "kind": "List", "items": [pod, service]})
+    shared_cluster.kubectl("apply", "--filename=-", input=both)
+    try:
+
+        def answered() -> None:
+            try:
+                assert httpx.get(shared_cluster.address(30081), timeout=2).status_code == 200
+            except httpx.HTTPError as error:
+                raise waits.NotYet(str(error)) from None
+
+        waits.until(answered, what="an answer", timeout=60, every=0.5)
+    finally:
+        shared_cluster.kubectl("delete", "pod/outside", "service/outside", "--wait=false")
+
+
+# Images
+
+
+def test_an_image_that_is_not_here(shared_cluster: KindCluster) -> None:
+    with pytest.raises(CourseError, match="has no image course-test/never-built:1"):
+        shared_cluster.load("course-test/never-built:1")
+
+
+def test_an_image_of_another_architecture(shared_cluster: KindCluster, tmp_path: Path) -> None:
+    """It would be loaded, and its first container would end with a sentence about formats."""
+    other = (
+        "arm64"
+        if shell.run(["docker", "version", "--format={{.Server.Arch}}"], show=False).output == "amd64"
+        else "amd64"
+    )
+    (tmp_path / "file").write_text("x")
+    archive = tmp_path / "root.tar"
+    shell.run(["tar", "--create", f"--file={archive}", f"--directory={tmp_path}", "file"], show=False)
+    name = settings().object_name("other-architecture") + ":1"
+    shell.run(["docker", "import", f"--platform=linux/{other}", str(archive), name], show=False)
+    try:
+        with pytest.raises(CourseError, match=f"is for {other}, and the nodes are") as failed:
+            shared_cluster.load(name)
+        assert "--platform" in failed.value.do
+    finally:
+        shell.run(["docker", "image", "rm", name], show=False)
+
+
+# kubectl's errors
+
+
+@pytest.mark.parametrize(
+    ("manifest", "what"),
+    [
+        ("a: b: c", "a manifest can't be read"),
+        ("apiVersion: apps/v9\nkind: Deployment\nmetadata: {name: x}", "knows no objects of that kind"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 99999}]}", "refuses a manifest"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: nowhere}\nspec: {containers: [{name: x, image: x}]}", "the namespace is not there"),
+    ],
+    ids=["yaml", "kind", "value", "namespace"],
+)  # fmt: skip
+def test_a_manifest_that_is_wrong(shared_cluster: KindCluster, manifest: str, what: str) -> None:
+    with pytest.raises(CourseError, match=what) as failed:
+        shared_cluster.kubectl("apply", "--filename=-", input=manifest)
+    assert failed.value.why and failed.value.do
+
+
+# Beginnings and ends
+
+
+@pytest.fixture
+def alone(own_work: Path, image_source: Source) -> Iterator[KindCluster]:
+    """A cluster of the test's own, of one node; not started."""
+    found = KindCluster("alone", source=image_source, workers=0)
+    yield found
+    found.down()
+
+
+def test_two_live_side_by_side_and_one_leaves_nothing(shared_cluster: KindCluster, alone: KindCluster) -> None:
+    volumes_before, home_before = volumes(), home_config()
+    settings_before = {key: reaper.sysctl(key) for key in sysctls.KUBELET}
+    alone.up()
+    assert alone.name != shared_cluster.name and alone.address() != shared_cluster.address()
+    assert [one.name for one in alone.nodes()] == list(alone.containers)
+    alone.down()
+    assert objects(alone) == set() and volumes() == volumes_before and home_config() == home_before
+    assert {key: reaper.sysctl(key) for key in sysctls.KUBELET} == settings_before
+    assert all(one.ready for one in shared_cluster.nodes()), "the other one goes on"
+
+
+def test_kernel_settings_are_put_back(own_work: Path) -> None:
+    key, other = "kernel.panic", "17"
+    before = reaper.sysctl(key)
+    if os.geteuid() != 0:
+        pytest.skip("only root may change a kernel setting")
+    try:
+        shell.run(["sysctl", "-w", f"{key}={other}"], show=False)
+        sysctls.write_down("run")
+        shell.run(["sysctl", "-w", f"{key}={sysctls.KUBELET[key]}"], show=False)  # as a kubelet does
+        sysctls.put_back()
+        assert reaper.sysctl(key) == other and not [row for row in ledger.rows() if row.kind == "sysctl"]
+    finally:
+        shell.run(["sysctl", "-w", f"{key}={before}"], show=False)
+
+
+def test_a_cluster_that_was_half_deleted_is_made_anew(alone: KindCluster) -> None:
+    alone.up()
+    shell.run(["docker", "rm", "--force", "--volumes", alone.containers[0]], show=False)
+    assert all(one.ready for one in alone.up())
+
+
+def test_an_api_server_that_was_restarted_answers_again(alone: KindCluster) -> None:
+    alone.up()
+    kill = ["docker", "exec", alone.containers[0], "pkill", "-9", "-f", "kube-apiserver"]
+    shell.run(kill, show=False, check=False)
+
+    def answers() -> None:
+        try:
+            assert all(one.ready for one in alone.nodes())
+        except CourseError as error:
+            assert "API server does not answer" in error.what and "course cluster status" in error.do, str(error)
+            raise waits.NotYet(error.what) from None
+
+    waits.until(answers, what="the API server", timeout=90, every=0.5)
+
+
+STARTS = """
+from course_lib.cluster import KindCluster
+import sys
+KindCluster("killed", source=sys.argv[1], workers=0).up()
+"""
+
+
+def test_a_start_that_is_killed_leaves_nothing(own_work: Path, image_source: Source) -> None:
+    found = KindCluster("killed", source=image_source, workers=0)
+    environment = os.environ | {"COURSE_WORK_DIR": str(own_work / "work")}
+    process = subprocess.Popen([sys.executable, "-c", STARTS, image_source], cwd=CHECKOUT, env=environment)
+
+    def begun() -> None:
+        assert process.poll() is None
+        if not any(one.startswith("container") for one in objects(found)):
+            raise waits.NotYet("no container yet")
+
+    waits.until(begun, what="the first node", timeout=90)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+
+    def gone() -> None:
+        if left := objects(found):
+            raise waits.NotYet(str(left))
+
+    waits.until(gone, what="the reaper", timeout=60)
+
+
+def test_a_node_that_never_gets_ready_is_explained(
+    alone: KindCluster, small_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that is no node: the error has what its container said last, and nothing stays."""
+    monkeypatch.setenv("COURSE_NODE_IMAGE", small_image)
+    settings.cache_clear()
+    with pytest.raises(CourseError, match="the cluster did not start") as failed:
+        alone.up(timeout=120)
+    assert alone.containers[0] in failed.value.why and failed.value.do
+    assert objects(alone) == set()
+
+
+def test_a_node_image_that_is_nowhere(alone: KindCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_NODE_IMAGE", "localhost:1/course-test/no-node:1")
+    settings.cache_clear()
+    with pytest.raises(CourseError, match="nodes' image could not be had from its registry") as failed:
+        alone.up()
+    assert "IMAGES=debian" in failed.value.do and objects(alone) == set()
