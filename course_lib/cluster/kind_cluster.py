@@ -67,15 +67,9 @@ class KindCluster:
         self.source = source
         self.workers = workers
         self.lifetime: Lifetime = lifetime
-
-    @property
-    def name(self) -> str:
-        return settings().object_name(self.short)
-
-    @property
-    def folder(self) -> Path:
+        self.name = settings().object_name(short)
+        self.folder = settings().work_dir / "cluster" / short
         """Where its configuration and its kubeconfig lie while it lives."""
-        return settings().work_dir / "cluster" / self.short
 
     @property
     def kubeconfig(self) -> Path:
@@ -94,7 +88,7 @@ class KindCluster:
         return node_image.choose(self.source)
 
     def up(self, *, timeout: float = 240) -> list[Node]:
-        """Makes the cluster and waits until each node is Ready and the metrics API answers. One that runs is left alone.
+        """Makes the cluster and waits until each node is Ready. One that runs is left alone.
 
         Raises:
             CourseError: a node does not get Ready, a port or a name is taken, the disk is full; says which, with the
@@ -113,7 +107,15 @@ class KindCluster:
         live = display.Live()
         try:
             image = [f"--image={node.reference}"] if node.reference else []
-            create = ["create", "cluster", f"--name={self.name}", f"--config={config}", *image, "--wait=0s", "--retain"]
+            create = [
+                "create",
+                "cluster",
+                f"--name={self.name}",
+                f"--config={_shown(config)}",
+                *image,
+                "--wait=0s",
+                "--retain",
+            ]
             with ThreadPoolExecutor(1) as pool:
                 made = pool.submit(self._kind, *create, timeout=timeout)
                 while not made.done():
@@ -122,8 +124,8 @@ class KindCluster:
                         made.result(0.5)
                 made.result()
             self._wait_ready(timeout, live)
-            self.apply(METRICS)
-            self._wait_metrics(timeout)
+            # By kubectl's own merge: APIServices can't be applied by the server before 1.21.
+            self.kubectl("apply", f"--kustomize={METRICS.relative_to(CHECKOUT)}")
         except BaseException as error:
             said = self._explain() if isinstance(error, CourseError) else ""
             self._remove()
@@ -190,16 +192,24 @@ class KindCluster:
         archive = self.folder / "image.tar"
         try:
             shell.run(["docker", "image", "save", f"--output={archive}", image], timeout=600)
-            self._kind("load", "image-archive", str(archive), f"--name={self.name}", timeout=600)
+            self._kind("load", "image-archive", _shown(archive), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
 
     def images(self, node: str | None = None) -> list[str]:
         """The names of the images on a node, as its containerd lists them."""
-        said = shell.run(
-            ["docker", "exec", node or self.containers[-1], "crictl", "images", "--output=json"], show=False, timeout=30
-        )
-        return sorted(tag for one in json.loads(said.stdout)["images"] for tag in one.get("repoTags", []))
+        listing = [
+            "docker",
+            "exec",
+            node or self.containers[-1],
+            "ctr",
+            "--namespace=k8s.io",
+            "images",
+            "list",
+            "--quiet",
+        ]
+        said = shell.run(listing, show=False, timeout=30).output.split()
+        return sorted(name for name in said if not name.startswith("sha256:"))
 
     def address(self, node_port: int = NODE_PORTS[0]) -> str:
         """Where a Service of type NodePort is reached from this machine: `http://127.0.0.1:…`.
@@ -234,11 +244,6 @@ class KindCluster:
         except shell.CommandError as error:
             raise explanations.of_kubectl(error) from None
 
-    def apply(self, folder: Path) -> None:
-        """Applies a kustomization, as the server sees it: fields of others stay theirs."""
-        shown = folder.relative_to(CHECKOUT) if folder.is_relative_to(CHECKOUT) else folder
-        self.kubectl("apply", "--server-side", "--force-conflicts", f"--kustomize={shown}")
-
     def config(self) -> dict[str, Any]:
         """The cluster in kind's own format."""
         ports = [
@@ -266,7 +271,12 @@ class KindCluster:
         # A network of its own: kind's is shared by all clusters of a machine, and nobody could say whose it is.
         env = {"KUBECONFIG": str(self.kubeconfig), "KIND_EXPERIMENTAL_DOCKER_NETWORK": self.name}
         return shell.run(
-            [str(self.node.kind), *arguments], show=False, timeout=timeout, env=env, on_line=self._said.append
+            [str(self.node.kind), *arguments],
+            show=False,
+            timeout=timeout,
+            env=env,
+            cwd=CHECKOUT,
+            on_line=self._said.append,
         )
 
     @cached_property
@@ -294,7 +304,13 @@ class KindCluster:
 
         waits.until(probe, what="every node to be Ready", timeout=timeout, every=0.3)
 
-    def _wait_metrics(self, timeout: float) -> None:
+    def wait_metrics(self, *, timeout: float = 120) -> None:
+        """Waits until CPU and memory of pods can be asked for: `kubectl top` and autoscalers need them, nothing else does.
+
+        Raises:
+            CourseError: they can't be in time; says what the API server says of it.
+        """
+
         def probe() -> None:
             found = self.kubectl("get", "apiservice", "v1beta1.metrics.k8s.io", "--output=json", show=False)
             conditions = json.loads(found.stdout).get("status", {}).get("conditions", [])
@@ -302,7 +318,8 @@ class KindCluster:
             if available.get("status") != "True":
                 raise waits.NotYet(available.get("message", "it is not registered yet"))
 
-        waits.until(probe, what="the metrics API to answer", timeout=timeout, every=0.5)
+        do = "Look at its pod: `kubectl --namespace=kube-system get pods --selector=k8s-app=metrics-server`."
+        waits.until(probe, what="the metrics API to answer", timeout=timeout, every=0.5, do=do)
 
     def _explain(self) -> str:
         """How each node is, with the last words of its kubelet and its containerd."""
@@ -356,6 +373,11 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it in the checkout's folder."""
+    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
 
 
 def _old_cgroups() -> bool:

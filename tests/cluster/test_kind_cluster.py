@@ -78,6 +78,8 @@ def test_only_this_machine_reaches_it(shared_cluster: KindCluster) -> None:
 
 
 def test_the_metrics_api_answers(shared_cluster: KindCluster) -> None:
+    shared_cluster.wait_metrics()
+
     def measured() -> str:
         said = shared_cluster.kubectl("top", "nodes", "--no-headers", show=False, check=False).output
         if not said:
@@ -170,6 +172,43 @@ def test_a_manifest_that_is_wrong(shared_cluster: KindCluster, manifest: str, wh
     assert failed.value.why and failed.value.do
 
 
+def test_an_api_server_that_was_restarted_answers_again(shared_cluster: KindCluster) -> None:
+    inside = ["docker", "exec", shared_cluster.containers[0]]
+    find = [*inside, "pgrep", "--oldest", "kube-apiserver"]
+    before = shell.run(find, show=False).output
+    shell.run([*inside, "kill", "-9", before], show=False)
+
+    def answers() -> None:
+        try:
+            assert all(one.ready for one in shared_cluster.nodes())
+        except CourseError as error:
+            assert "API server does not answer" in error.what
+            raise waits.NotYet(error.what) from None
+
+    waits.until(answers, what="the API server", timeout=90, every=0.1)
+    assert shell.run(find, show=False).output != before
+
+
+def test_an_api_server_that_does_not_answer(own_work: Path, image_source: Source) -> None:
+    found = KindCluster("stopped", source=image_source)
+    found.folder.mkdir(parents=True)
+    cluster = {"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": ""}}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [cluster],
+        "contexts": [context],
+        "current-context": "c",
+    }
+    found.kubeconfig.write_text(json.dumps(config))
+    with pytest.raises(CourseError, match="API server does not answer") as failed:
+        found.nodes()
+    assert "course cluster status" in failed.value.do
+    with pytest.raises(CourseError, match="there is no cluster nowhere") as failed:
+        KindCluster("nowhere", source=image_source).nodes()
+
+
 # Beginnings and ends
 
 
@@ -181,9 +220,22 @@ def alone(own_work: Path, image_source: Source) -> Iterator[KindCluster]:
     found.down()
 
 
-def test_two_live_side_by_side_and_one_leaves_nothing(shared_cluster: KindCluster, alone: KindCluster) -> None:
+def half_deleted(found: KindCluster, image: str) -> None:
+    """What an end that was interrupted leaves: a node's container, the network, the kubeconfig of a cluster that is gone."""
+    label = f"--label=io.x-k8s.kind.cluster={found.name}"
+    shell.run(["docker", "network", "create", found.name], show=False)
+    node = ["docker", "run", "--detach", f"--name={found.containers[0]}", f"--network={found.name}", label, image]
+    shell.run([*node, "sleep", "600"], show=False)
+    found.folder.mkdir(parents=True)
+    found.kubeconfig.write_text("apiVersion: v1\nkind: Config\nclusters: []\n")
+
+
+def test_two_live_side_by_side_and_one_leaves_nothing(
+    shared_cluster: KindCluster, alone: KindCluster, small_image: str
+) -> None:
     home_before = home_config()
     settings_before = {key: reaper.sysctl(key) for key in sysctls.KUBELET}
+    half_deleted(alone, small_image)
     alone.up()
     assert alone.name != shared_cluster.name and alone.address() != shared_cluster.address()
     assert [one.name for one in alone.nodes()] == list(alone.containers)
@@ -208,27 +260,6 @@ def test_kernel_settings_are_put_back(own_work: Path) -> None:
         assert reaper.sysctl(key) == other and not [row for row in ledger.rows() if row.kind == "sysctl"]
     finally:
         shell.run(["sysctl", "-w", f"{key}={before}"], show=False)
-
-
-def test_a_cluster_that_was_half_deleted_is_made_anew(alone: KindCluster) -> None:
-    alone.up()
-    shell.run(["docker", "rm", "--force", "--volumes", alone.containers[0]], show=False)
-    assert all(one.ready for one in alone.up())
-
-
-def test_an_api_server_that_was_restarted_answers_again(alone: KindCluster) -> None:
-    alone.up()
-    kill = ["docker", "exec", alone.containers[0], "pkill", "-9", "-f", "kube-apiserver"]
-    shell.run(kill, show=False, check=False)
-
-    def answers() -> None:
-        try:
-            assert all(one.ready for one in alone.nodes())
-        except CourseError as error:
-            assert "API server does not answer" in error.what and "course cluster status" in error.do, str(error)
-            raise waits.NotYet(error.what) from None
-
-    waits.until(answers, what="the API server", timeout=90, every=0.5)
 
 
 STARTS = """
