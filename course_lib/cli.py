@@ -68,8 +68,9 @@ def setup() -> None:
     Example: `course setup`
     """
     from course_lib import images, stacks
+    from course_lib.cluster import node_image
     from course_lib.host import setup as host_setup
-    from course_lib.images import buildkit, registry
+    from course_lib.images import bases, buildkit, registry
 
     _show_commands()
     said: set[str] = set()
@@ -91,6 +92,7 @@ def setup() -> None:
     console.print(f"registry {registry.ensure_image()}", highlight=False)
     for name, reference in sorted(stacks.built_variables(images.stack_variables()).items()):
         console.print(f"{name.removesuffix('_IMAGE').lower()} {reference}", highlight=False)
+    console.print(f"node {node_image.ensure(bases.source()[0])}", highlight=False)
     print(image)  # the last line, and nothing but the name, for scripts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_lib import shell
+from course_lib import ledger, shell
 from course_lib.cluster import fallback_node, tools
 from course_lib.errors import CourseError
 from course_lib.settings import settings
@@ -16,7 +16,7 @@ class NodeImage:
     """What `kind create cluster` is told."""
 
     reference: str
-    """Empty for the one that the kind program names itself, by digest."""
+    """Empty for the one that a kind of another release than the pinned one names itself, by digest."""
     kind: Path
     """The program that can start it."""
     why: str
@@ -38,9 +38,31 @@ def choose(source: tools.Source) -> NodeImage:
         reference = load(archive) if archive.is_file() else given
         return NodeImage(reference, tools.kind(source), f"COURSE_NODE_IMAGE={given}")
     if source == "registry":
-        return NodeImage("", tools.kind(source), "kind's own, from its registry")
+        kind = tools.kind(source)
+        return NodeImage(tools.node_of(kind), kind, "kind's own, from its registry")
     kind = tools.kind("debian", exactly=fallback_node.KIND)
     return NodeImage(fallback_node.ensure(), kind, "no registry answers, so it is built from packages", fallback=True)
+
+
+def ensure(source: tools.Source) -> str:
+    """Makes sure that clusters can be started without a network; returns the nodes' image.
+
+    Raises:
+        CourseError: the image or a program can't be had.
+    """
+    chosen = choose(source)
+    tools.kubectl(source)
+    if chosen.reference and not shell.succeeds(["docker", "image", "inspect", "--format=1", chosen.reference]):
+        ledger.write_down("image", chosen.reference, "kept")
+        try:
+            shell.run(["docker", "pull", "--quiet", chosen.reference], timeout=1800, do=_NO_REGISTRY)
+        except BaseException:
+            ledger.strike("image", chosen.reference)
+            raise
+    return chosen.reference or "the one that this machine's kind names, fetched by the first cluster"
+
+
+_NO_REGISTRY = "Without a registry, IMAGES=debian builds a node image from packages, and `course cluster image load` takes an archive."
 
 
 def save(reference: str, archive: Path) -> int:

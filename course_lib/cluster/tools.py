@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,13 @@ def kind(source: Source, *, exactly: tuple[int, int] | None = None) -> Path:
         return "" if fits else f"it is {version[0]}.{version[1]}, and {wanted} is needed"
 
     return _first("kind", source, unfit)
+
+
+def node_of(program: Path) -> str:
+    """The node image that the pinned kind release names, if a program is of that release; else empty: kind names its own."""
+    pinned = tomllib.loads(_PINNED.read_text())["kind"]
+    same = kind_version(program) == tuple(int(part) for part in pinned["version"].split(".")[:2])
+    return str(pinned["node"]) if same else ""
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def test_an_old_kind_is_passed_over(on_path: Callable[[str, str], Path], monkeyp
     newer = on_path("newer", "kind v0.33.0 go1.25.1 linux/amd64")
     monkeypatch.setattr(releases, "program", lambda release: newer)
     assert tools.kind("registry") == newer
+
+
+@pytest.mark.parametrize(("says", "known"), [("kind v0.33.0 go1.25", True), ("kind v0.32.1 go1.25", False)])
+def test_a_node_image_belongs_to_its_kind(on_path: Callable[[str, str], Path], says: str, known: bool) -> None:
+    """An image is built for a release of kind, and named by digest: its tag may move to a build for another one."""
+    found = tools.node_of(on_path("kind", says))
+    assert bool(found) == known and (not known or re.fullmatch(r"kindest/node:v[\d.]+@sha256:[0-9a-f]{64}", found))
 
 
 def test_where_none_can_be_had_each_source_says_why(
