@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from course_lib import shell
-from course_lib.cluster import autoscaling, deletion, events, manifests, pods, revisions, rollout, tools, usage
+from course_lib.cluster import (
+    autoscaling,
+    deletion,
+    events,
+    manifests,
+    pods,
+    revisions,
+    rollout,
+    rollout_wait,
+    tools,
+    usage,
+)
 from course_lib.cluster.api import Api, Object
 from course_lib.cluster.autoscaling import Autoscaler
 from course_lib.cluster.events import Event
@@ -78,9 +89,9 @@ class Deployer:
         return [self._apply(one, force=force, dry_run=dry_run) for one in found]
 
     def wait(self, name: str, *, timeout: float = 180) -> Rollout:
-        """Waits until a Deployment's new pods serve; see `rollout.wait` for what ends it early, and how it is explained."""
+        """Waits until a Deployment's new pods serve; see `rollout_wait.wait` for what ends it early, and how it is explained."""
         self._announce("rollout", "status", f"deployment/{name}", f"--timeout={timeout:.0f}s")
-        return rollout.wait(self.api, self.namespace, name, timeout=timeout)
+        return rollout_wait.wait(self.api, self.namespace, name, timeout=timeout)
 
     def status(self, name: str) -> Status:
         """How many replicas a Deployment has, how many are ready and available, and its conditions."""

@@ -10,7 +10,8 @@ import pytest
 
 from course_lib.cluster import problems, revisions, rollout
 from course_lib.cluster.events import Event
-from course_lib.cluster.rollout import Snapshot, judge, overdue
+from course_lib.cluster.rollout import Snapshot, judge
+from course_lib.cluster.rollout_wait import overdue
 from course_lib.errors import CourseError
 
 Object = dict[str, Any]
