@@ -44,7 +44,8 @@ class _Server(socketserver.ThreadingTCPServer):
     """Carries each connection over one of its own to the API server.
 
     In this process and not by `kubectl port-forward`: so it is gone when the process is, however that ends, it needs no
-    program, and one connection that breaks does not end the others, as it does there.
+    program, and one connection that breaks does not end the others, as it does there. The channel knows no half-closed
+    connections: a client that closes its own half before it has the answer does not get it.
     """
 
     daemon_threads = True

@@ -96,8 +96,8 @@ def _of_container(pod: str, first: bool, one: Object, events: Sequence[Event]) -
         return Problem(pod, name, reason, said)
     if ended and not (first and ended.get("exitCode") == 0):
         return _crashed(pod, one, ended.get("reason", "Error"), ended, "", mine)
-    # One that comes before the others is there to end; of one that runs, only a failed probe is a problem.
-    if "running" in state and not first and not one.get("ready") and (said := _last(mine, "Unhealthy")):
+    # Of one that runs, only a failed probe is a problem.
+    if "running" in state and not one.get("ready") and (said := _last(mine, "Unhealthy")):
         return Problem(pod, name, "Unhealthy", said)
     return None
 

@@ -315,7 +315,7 @@ def test_the_current_revision_is_told_by_its_template() -> None:
 
 
 def test_back_is_the_one_before_or_the_one_of_a_number() -> None:
-    sets = [replica_set(3, "web:3"), *SETS]
+    sets = [replica_set(3, "web:3"), SETS[1], SETS[0]]
     assert revisions.previous(deployment("web:3"), sets) is SETS[1]
     assert revisions.previous(deployment("web:3"), sets, 1) is SETS[0]
     assert revisions.template(SETS[0]) == template("web:1")
