@@ -115,9 +115,9 @@ def test_a_kind_that_the_cluster_does_not_know(deployer: Deployer) -> None:
         deployer.apply([{"apiVersion": "serving.kserve.io/v1", "kind": "InferenceService", "metadata": {"name": "x"}}])
 
 
-def test_a_namespace_that_is_not_there(cluster: KindCluster) -> None:
+def test_a_namespace_that_is_not_there(shared_cluster: KindCluster) -> None:
     with pytest.raises(ApiError, match="the namespace of ConfigMap nowhere/one is not there"):
-        Deployer("nowhere", kubeconfig=cluster.kubeconfig).apply([config("one")])
+        Deployer("nowhere", kubeconfig=shared_cluster.kubeconfig).apply([config("one")])
 
 
 # Look
@@ -321,8 +321,8 @@ def test_nothing_to_forward_to(deployer: Deployer, loaded: tuple[str, str]) -> N
         pass
 
 
-def test_requests_are_counted_by_pod(deployer: Deployer, cluster: KindCluster, inference_image: str) -> None:
-    cluster.load(inference_image)
+def test_requests_are_counted_by_pod(deployer: Deployer, shared_cluster: KindCluster, inference_image: str) -> None:
+    shared_cluster.load(inference_image)
     probe = {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1}
     container = {"command": None, "readinessProbe": probe, "resources": {"requests": {"cpu": "50m"}}}
     deployer.apply([web("inference", inference_image, replicas=2, container=container)])
@@ -370,8 +370,8 @@ def test_a_deletion_without_a_label_is_refused(deployer: Deployer, labels: str) 
         deployer.delete(labels)
 
 
-def test_a_namespace_with_the_label_goes_too(cluster: KindCluster, deployer: Deployer) -> None:
-    own = Deployer(f"{deployer.namespace}-n", kubeconfig=cluster.kubeconfig)
+def test_a_namespace_with_the_label_goes_too(shared_cluster: KindCluster, deployer: Deployer) -> None:
+    own = Deployer(f"{deployer.namespace}-n", kubeconfig=shared_cluster.kubeconfig)
     space = {
         "apiVersion": "v1",
         "kind": "Namespace",

@@ -145,8 +145,8 @@ def test_the_log_of_a_run_before(deployer: Deployer, outcomes: dict[str, Future[
     assert found.restarts >= 1 and deployer.logs(found.name) == "no model at /models"
 
 
-def test_no_pods_because_of_a_quota(cluster: KindCluster, deployer: Deployer, loaded: tuple[str, str]) -> None:
-    own = Deployer(f"{deployer.namespace}-q", kubeconfig=cluster.kubeconfig)
+def test_no_pods_because_of_a_quota(shared_cluster: KindCluster, deployer: Deployer, loaded: tuple[str, str]) -> None:
+    own = Deployer(f"{deployer.namespace}-q", kubeconfig=shared_cluster.kubeconfig)
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": own.namespace}}
     quota = {
         "apiVersion": "v1",
