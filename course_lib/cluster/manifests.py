@@ -1,0 +1,87 @@
+"""Manifests: objects as they are wished for, from files, from a Kustomize folder, or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from course_lib import shell
+from course_lib.cluster import explanations, tools
+from course_lib.cluster.api import Object
+from course_lib.errors import CourseError
+from course_lib.settings import CHECKOUT
+
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+#: What others live in or refer to goes first (as Kustomize's `legacy` order has it).
+_FIRST = (
+    "Namespace", "CustomResourceDefinition", "ResourceQuota", "LimitRange", "ServiceAccount", "Role", "ClusterRole",
+    "RoleBinding", "ClusterRoleBinding", "ConfigMap", "Secret", "PersistentVolumeClaim", "NetworkPolicy", "Service",
+)  # fmt: skip
+
+
+def read(source: Path | Sequence[Object], *, kubectl: tools.Source = "registry") -> list[Object]:
+    """The objects of a source, in an order in which they can be applied.
+
+    Args:
+        source: a file, a folder with a kustomization, a folder of YAML files, or the objects themselves.
+        kubectl: where `kubectl`, which builds kustomizations, comes from if it is not on this machine.
+
+    Raises:
+        CourseError: there is no such file, it is no YAML, it holds something that is no object, or nothing at all.
+    """
+    if not isinstance(source, Path):
+        return _ordered(source, "the list")
+    name = shell.readable([str(_shown(source))])
+    if not source.exists():
+        raise CourseError(f"{name} is not there", do="Look at the path; it counts from the checkout's folder.")
+    if source.is_dir() and any((source / one).exists() for one in _KUSTOMIZATIONS):
+        return _ordered(_documents(_built(source, kubectl), name), name)
+    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix in (".yaml", ".yml"))
+    return _ordered([one for file in files for one in _documents(file.read_text(), str(_shown(file)))], name)
+
+
+def argument(source: Path | Sequence[Object]) -> str:
+    """The source as one gives it to kubectl."""
+    if not isinstance(source, Path):
+        return "--filename=-"
+    built = source.is_dir() and any((source / one).exists() for one in _KUSTOMIZATIONS)
+    return f"--{'kustomize' if built else 'filename'}={_shown(source)}"
+
+
+def _built(folder: Path, kubectl: tools.Source) -> str:
+    try:
+        return shell.run([str(tools.kubectl(kubectl)), "kustomize", str(folder)], show=False, timeout=60).stdout
+    except shell.CommandError as error:
+        raise explanations.of_kubectl(error) from None
+
+
+def _documents(text: str, name: str) -> list[Object]:
+    try:
+        return [one for one in yaml.safe_load_all(text) if one is not None]
+    except yaml.YAMLError as error:
+        raise CourseError(
+            f"{name} can't be read", why=str(error), do="In YAML the indentation says what belongs to what."
+        ) from None
+
+
+def _ordered(objects: Iterable[Object], name: str) -> list[Object]:
+    found = []
+    for one in objects:
+        meta = one.get("metadata") if isinstance(one, dict) else None
+        if not isinstance(meta, dict) or not (one.get("apiVersion") and one.get("kind") and meta.get("name")):
+            raise CourseError(
+                f"{name} holds something that is no Kubernetes object",
+                why=str(one)[:300],
+                do="Each object has apiVersion, kind, and metadata with a name.",
+            )
+        found.append(one)
+    if not found:
+        raise CourseError(f"{name} holds no objects", do="Write a manifest there first.")
+    order = {kind: place for place, kind in enumerate(_FIRST)}
+    return sorted(found, key=lambda one: order.get(one["kind"], len(order)))
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
