@@ -67,7 +67,7 @@ class Deployer:
     ) -> None:  # fmt: skip
         self.namespace = namespace
         self.api = Api(kubeconfig, context)
-        self._kubectl: tools.Source = kubectl
+        self.kubectl: tools.Source = kubectl
         self._shown: set[str] = set()
 
     def apply(self, source: Path | Sequence[Object], *, force: bool = True, dry_run: bool = False) -> list[Applied]:
@@ -83,7 +83,7 @@ class Deployer:
             CourseError: a manifest can't be read, or the server refuses it: says which, and which field. Those before it
                 are applied.
         """
-        found = manifests.read(source, kubectl=self._kubectl)
+        found = manifests.read(source, kubectl=self.kubectl)
         flags = ["--force-conflicts"] * force + ["--dry-run=server"] * dry_run
         self._announce("apply", "--server-side", *flags, manifests.argument(source))
         return [self._apply(one, force=force, dry_run=dry_run) for one in found]

@@ -27,6 +27,7 @@ from course_lib.settings import CHECKOUT, settings
 NODE_PORTS = (30080, 30081)
 #: From 1.35 on the kubelet does not start on cgroup v1 unless it is told to.
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
+_ALL_GPUS = "/var/run/nvidia-container-devices/cdi/runtime.nvidia.com/gpu/all"
 METRICS = CHECKOUT / "k8s" / "metrics-server"
 
 
@@ -137,6 +138,16 @@ class KindCluster:
                 ledger.write_down(kind, name, "kept")
         return self.nodes()
 
+    def create(self, config: Path, *, timeout: float = 240) -> None:
+        """Hands a configuration to kind, and leaves what it made, whole or not; `up` is for everybody else.
+
+        Raises:
+            CommandError: kind refuses it, or does not get to its end.
+        """
+        image = [f"--image={self.node.reference}"] if self.node.reference else []
+        command = ["create", "cluster", f"--name={self.name}", f"--config={_shown(config)}", *image]
+        self._kind(*command, "--wait=0s", "--retain", timeout=timeout)
+
     def down(self) -> None:
         """Removes the cluster and everything in it."""
         shell.announce(shell.readable(["kind", "delete", "cluster", f"--name={self.name}"]))
@@ -244,8 +255,14 @@ class KindCluster:
         except shell.CommandError as error:
             raise explanations.of_kubectl(error) from None
 
-    def config(self) -> dict[str, Any]:
-        """The cluster in kind's own format."""
+    def config(self, *, gpu: bool = False) -> dict[str, Any]:
+        """The cluster in kind's own format.
+
+        Args:
+            gpu: the last node sees this machine's GPUs. Mounting nothing at a place that NVIDIA's container runtime looks at
+                is how a container asks for devices where it can't say `--gpus`
+                (https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/cdi-support.html).
+        """
         ports = [
             # Another free port of this machine for each cluster; loopback only.
             {"containerPort": port, "hostPort": 0, "listenAddress": "127.0.0.1", "protocol": "TCP"}
@@ -253,6 +270,9 @@ class KindCluster:
         ]
         nodes: list[dict[str, Any]] = [{"role": "control-plane", "extraPortMappings": ports}]
         nodes += [{"role": "worker"} for _ in range(self.workers)]
+        if gpu:
+            nodes[-1]["labels"] = {"nvidia.com/gpu.present": "true"}
+            nodes[-1]["extraMounts"] = [{"hostPath": "/dev/null", "containerPath": _ALL_GPUS}]
         patches = [] if self.node.fallback or not _old_cgroups() else [_OLD_CGROUPS]
         return {
             "kind": "Cluster",
