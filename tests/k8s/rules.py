@@ -89,8 +89,13 @@ def drained(objects: list[Manifest]) -> Iterator[str]:
         if len(sleep) != 2 or sleep[0] != "sleep" or float(sleep[1]) < 2:
             yield f"{who}: refuses requests before the nodes have heard that it goes"
             continue
-        drain, answer = float(settings.get("DRAIN_SECONDS", 8)), float(settings.get("REQUEST_TIMEOUT_SECONDS", 300))
-        if float(sleep[1]) + drain >= pod["spec"].get("terminationGracePeriodSeconds", 30):
+        delay, drain, answer = (
+            float(settings.get(name, default))
+            for name, default in (("SHUTDOWN_DELAY_SECONDS", 0), ("DRAIN_SECONDS", 8), ("REQUEST_TIMEOUT_SECONDS", 300))
+        )
+        if not delay:
+            yield f"{who}: refuses the next request of a client that keeps its connection"
+        if float(sleep[1]) + delay + drain >= pod["spec"].get("terminationGracePeriodSeconds", 30):
             yield f"{who}: killed while it drains"
         if answer > drain:
             yield f"{who}: an answer may take longer than the drain waits for it"

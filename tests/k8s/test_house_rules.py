@@ -62,9 +62,11 @@ BREAKS: list[tuple[str, str, Spoil]] = [
     ("probed", "gets requests", lambda o: server(o)["readinessProbe"]["httpGet"].update(path="/health")),
     ("probed", "before it is spared", lambda o: server(o)["livenessProbe"].update(periodSeconds=1)),
     ("drained", "have heard", lambda o: server(o).pop("lifecycle")),
-    ("drained", "killed while", lambda o: pod(o).update(terminationGracePeriodSeconds=27)),
-    ("drained", "killed while", lambda o: setting(o, "DRAIN_SECONDS", "25")),
-    ("drained", "longer than", lambda o: setting(o, "REQUEST_TIMEOUT_SECONDS", "23")),
+    ("drained", "killed while", lambda o: pod(o).update(terminationGracePeriodSeconds=28)),
+    ("drained", "killed while", lambda o: setting(o, "DRAIN_SECONDS", "22")),
+    ("drained", "killed while", lambda o: setting(o, "SHUTDOWN_DELAY_SECONDS", "5")),
+    ("drained", "keeps its connection", lambda o: setting(o, "SHUTDOWN_DELAY_SECONDS", "0")),
+    ("drained", "longer than", lambda o: setting(o, "REQUEST_TIMEOUT_SECONDS", "21")),
     ("evictable", "no node", lambda o: one(o, "PodDisruptionBudget")["spec"].update(minAvailable=1)),
     ("evictable", "no node", lambda o: one(o, "PodDisruptionBudget")["spec"].update(minAvailable="50%")),
     ("evictable", "no node", lambda o: one(o, "PodDisruptionBudget")["spec"].update(maxUnavailable=0)),
@@ -158,7 +160,7 @@ def test_each_kind_of_service_is_where_it_belongs(tmp_path: Path) -> None:
 
 def test_a_server_on_a_gpu_asks_for_a_whole_one_where_one_is(tmp_path: Path) -> None:
     objects = build("overlays/gpu", tmp_path)
-    assert server(objects)["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert server(objects)["resources"]["limits"]["nvidia.com/gpu"] == "1"
     (term,) = pod(objects)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def rolled_out(cluster: KindCluster) -> None:
 def apply(cluster: KindCluster, scratch: Path, image: str, on: str, **more: Any) -> Path:
     """Applies a folder with the image that is on the nodes."""
     write_overlay(scratch, K8S / on, image=image, **more)
-    cluster.apply(scratch)
+    cluster.kubectl("apply", "--server-side", f"--kustomize={scratch}")
     return scratch
 
 
@@ -163,3 +164,65 @@ def test_a_rollout_loses_no_request(deployed: KindCluster) -> None:
     assert not before & after
     assert len(load.sent) > 100
     assert [one for one in load.sent if one.status != 200] == []
+
+
+def test_a_job_answers_every_line_once(deployed: KindCluster, inference_image: str, tmp_path: Path) -> None:
+    """Four pods, each its share, into one volume."""
+    write_overlay(tmp_path / "batch", K8S / "batch", image=inference_image)
+    objects = list(yaml.safe_load_all(kustomize(tmp_path / "batch")))
+    if deployed.node.fallback:
+        objects = [by_hand for one in objects for by_hand in not_indexed(one)]
+    deployed.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(objects))
+    jobs = [f"job/{one['metadata']['name']}" for one in of_kind(objects, "Job")]
+    deployed.kubectl("wait", "--namespace=inference", "--for=condition=complete", *jobs, "--timeout=150s", timeout=170)
+    apply(deployed, tmp_path / "reader", inference_image, "batch/reader")
+    deployed.kubectl("wait", "--namespace=inference", "--for=condition=ready", "pod/batch-reader", "--timeout=60s")
+    deployed.kubectl("cp", "inference/batch-reader:/results", str(tmp_path / "results"))
+    parts = sorted((tmp_path / "results").glob("digits-0000?-of-00004.jsonl"))
+    answers = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+    assert [len(part.read_text().splitlines()) for part in parts] == [10] * 4
+    assert sorted(one["id"] for one in answers) == list(range(40))
+    right = sum(one["predicted_class"] == SAMPLES[one["id"]]["label"] for one in answers)
+    assert right >= 36
+
+
+def not_indexed(job: Manifest) -> list[Manifest]:
+    """What an Indexed Job does, as jobs of one pod each: Kubernetes has it from 1.21 on, and the fallback node is older."""
+    if job["kind"] != "Job":
+        return [job]
+    made = []
+    for index in range(job["spec"].pop("completions")):
+        one = deepcopy(job)
+        one["metadata"]["name"] += f"-{index}"
+        for later in ("completionMode", "parallelism", "podFailurePolicy"):
+            del one["spec"][later]
+        one["spec"]["template"]["spec"]["containers"][0]["env"] = [
+            {"name": "JOB_COMPLETION_INDEX", "value": str(index)}
+        ]
+        made.append(one)
+    return made
+
+
+def test_a_server_waits_for_a_model_of_its_own_and_gets_it(
+    deployed: KindCluster, inference_image: str, tmp_path: Path, client: httpx.Client
+) -> None:
+    """The volume is empty at first: the old pod answers until the new one has its model."""
+    component = K8S / "components/model-volume"
+    apply(deployed, tmp_path / "mine", inference_image, "overlays/local", components=[component])
+    apply(deployed, tmp_path / "loader", inference_image, "components/model-volume/loader")
+    deployed.kubectl("wait", "--namespace=inference", "--for=condition=ready", "pod/model-loader", "--timeout=90s")
+    pods = get(deployed, "pods", "-lmodel=volume")["items"]
+    assert [one["status"]["containerStatuses"][0]["ready"] for one in pods] == [False]
+    assert len(client.get("/models").json()["models"]) > 1
+    deployed.kubectl("cp", f"{MODELS}/digits/1", "inference/model-loader:/models/.1")
+    deployed.kubectl("exec", "--namespace=inference", "model-loader", "--", "mkdir", "-p", "/models/digits")
+    deployed.kubectl("exec", "--namespace=inference", "model-loader", "--", "mv", "/models/.1", "/models/digits/1")
+    rolled_out(deployed)
+
+    def probe() -> list[str]:
+        found = client.get("/models").json()["models"]
+        if len(found) > 1:  # the old pod's preStop
+            raise waits.NotYet(str(found))
+        return [f"{one['name']}:{one['version']}" for one in found]
+
+    assert waits.until(probe, what="the new pod alone", timeout=30, every=0.5) == ["digits:1"]
