@@ -62,7 +62,7 @@ class RequestContext:
                         (b"x-model-name", state["model"].name.encode()),
                         (b"x-model-version", state["model"].version.encode()),
                     ]
-                if serving.phase is Phase.DRAINING:
+                if serving.phase in (Phase.LEAVING, Phase.DRAINING):
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             try:

@@ -160,20 +160,26 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
             return self.loader.is_alive() or bool(self.reloader and self.reloader.busy)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """First signal: drain. Second: leave now. (uvicorn's own way would end in the signal's exit code, not in 0.)"""
+            """First signal: leave, then drain. Second: end now. (uvicorn's own way would end in the signal's exit code, not in 0.)"""
             if not hasattr(self, "loop"):
                 raise SystemExit(0)  # nothing has begun
-            if serving.phase is Phase.DRAINING:
+            if serving.phase in (Phase.LEAVING, Phase.DRAINING):
                 self.should_exit = self.force_exit = True
             else:
-                serving.phase = Phase.DRAINING
+                stays = serving.phase is Phase.READY and settings.shutdown_delay_seconds > 0
+                serving.phase = Phase.LEAVING if stays else Phase.DRAINING
                 self.loop.call_soon_threadsafe(lambda: setattr(self, "draining", self.loop.create_task(self.drain())))
 
         async def drain(self) -> None:
             """Finish what runs, for at most DRAIN_SECONDS; then uvicorn closes its doors.
 
-            Meanwhile the port stays open: /ready says 503 to whoever asks, and new work is sent elsewhere with a sentence.
+            Meanwhile the port stays open: /ready says 503 to whoever asks, and new work is sent elsewhere with a sentence. Before
+            that comes SHUTDOWN_DELAY_SECONDS, for clients that keep their connection: no load balancer can send those elsewhere.
             """
+            if serving.phase is Phase.LEAVING:
+                log.info("leaving", extra={"fields": {"seconds": settings.shutdown_delay_seconds}})
+                await asyncio.sleep(settings.shutdown_delay_seconds)
+                serving.phase = Phase.DRAINING
             if self.reloader:
                 self.reloader.stop()
             if self.traffic_file:

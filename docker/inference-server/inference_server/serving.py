@@ -20,10 +20,11 @@ PROBES = frozenset({"/health", "/ready", "/metrics", "/ping", "/vertex/health", 
 
 
 class Phase(StrEnum):
-    """loading -> ready -> draining; there is no way back."""
+    """loading -> ready -> leaving -> draining; there is no way back."""
 
     LOADING = "loading"
     READY = "ready"
+    LEAVING = "leaving"  # told to stop, and still answering: SHUTDOWN_DELAY_SECONDS
     DRAINING = "draining"
 
 

@@ -109,6 +109,11 @@ class Settings:
     )
     otel_service_name: str = _setting("inference-server", "Name of this server in those spans.")
     stall_seconds: float = _setting(10.0, "`/health` fails when a model's loop has not moved for this long.", low=0.1)
+    shutdown_delay_seconds: float = _setting(
+        0.0,
+        "After SIGTERM, time before the drain in which all is answered, each with `Connection: close`, and `/ready` is 503.",
+        low=0,
+    )
     drain_seconds: float = _setting(8.0, "After SIGTERM, time for running requests; `docker stop` waits 10.", low=0)
     traffic: str = _setting(
         "",

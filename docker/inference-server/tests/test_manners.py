@@ -268,6 +268,29 @@ def test_sigterm_finishes_what_runs(samples: list[dict[str, Any]]) -> None:
         assert server.process.wait(timeout=10) == 0
 
 
+def test_who_keeps_a_connection_is_answered_and_sent_away(samples: list[dict[str, Any]]) -> None:
+    """Without the delay the next request on it would be refused: nobody but this server can tell its client to go."""
+    question = {"inputs": samples[0]["pixels"]}
+    with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=3) as server, httpx.Client() as kept:
+        assert "connection" not in kept.post(f"{server.url}/predict", json=question).headers
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 2)
+        assert httpx.get(f"{server.url}/ready").json()["phase"] == "leaving"
+        for client in (kept, httpx):
+            answer = client.post(f"{server.url}/predict", json=question)
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert server.process.wait(timeout=15) == 0
+        said = [line["message"] for line in server.lines() if line["message"] != "request"]
+        assert said[-3:] == ["leaving", "draining", "stopped"]
+
+
+def test_a_second_signal_does_not_wait_for_those_who_leave() -> None:
+    with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=60) as server:
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "leaving" in server.output(), 5)
+        assert server.terminate() == 0
+
+
 def test_sigterm_does_not_wait_for_ever() -> None:
     with (
         Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=0.5) as server,
