@@ -46,6 +46,8 @@ class SteadyLoad:
         rate: requests a second.
         ca: file of the authority that signed the server's certificate.
         streamed: whether the answer is read piece by piece; one that breaks off in the middle counts as lost.
+        keep_alive: whether connections are used again. What shares connections out, and not requests, as a Kubernetes
+            Service does, sees many users only without.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class SteadyLoad:
         ca: str | None = None,
         timeout: float = 30,
         streamed: bool = False,
+        keep_alive: bool = True,
     ) -> None:
         self.url, self.body, self.rate, self.timeout, self.streamed = url, body, rate, timeout, streamed
         self._headers = dict(headers or {})
         self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
+        self._limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100 if keep_alive else 0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._sent: list[Sent] = []
@@ -117,9 +121,8 @@ class SteadyLoad:
         }
 
     async def _run(self) -> None:
-        limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
         async with httpx.AsyncClient(
-            verify=self._verify, headers=self._headers, timeout=self.timeout, limits=limits, trust_env=False
+            verify=self._verify, headers=self._headers, timeout=self.timeout, limits=self._limits, trust_env=False
         ) as http:
             running: set[asyncio.Task[None]] = set()
             number = 0

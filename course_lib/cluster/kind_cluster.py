@@ -97,7 +97,7 @@ class KindCluster:
         """
         if self._answers():
             return self.nodes()
-        node = self.node
+        _ = self.node  # made or fetched now, before anything of the cluster is
         self._remove()  # what a killed session left half made
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
@@ -107,18 +107,8 @@ class KindCluster:
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
         try:
-            image = [f"--image={node.reference}"] if node.reference else []
-            create = [
-                "create",
-                "cluster",
-                f"--name={self.name}",
-                f"--config={_shown(config)}",
-                *image,
-                "--wait=0s",
-                "--retain",
-            ]
             with ThreadPoolExecutor(1) as pool:
-                made = pool.submit(self._kind, *create, timeout=timeout)
+                made = pool.submit(self.create, config, timeout=timeout)
                 while not made.done():
                     live.draw_text(self._progress())
                     with suppress(TimeoutError):
@@ -181,8 +171,11 @@ class KindCluster:
             do="Run `course cluster up` first, which pulls it, then this again.",
         )
 
-    def load(self, image: str) -> None:
+    def load(self, image: str, *, name: str = "") -> None:
         """Copies an image of this machine's engine onto every node.
+
+        Args:
+            name: what it is called there; by default what it is called here.
 
         Raises:
             CourseError: the engine has no such image, or it is of another architecture than the nodes.
@@ -201,11 +194,17 @@ class KindCluster:
             )
         # `kind load docker-image` trips over the containerd image store ("content digest not found"); an archive does not.
         archive = self.folder / "image.tar"
+        tagged = bool(name) and name != image
+        if tagged:
+            ledger.write_down("image", name)
+            shell.run(["docker", "image", "tag", image, name])
         try:
-            shell.run(["docker", "image", "save", f"--output={archive}", image], timeout=600)
+            shell.run(["docker", "image", "save", f"--output={archive}", name or image], timeout=600)
             self._kind("load", "image-archive", _shown(archive), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
+            if tagged:
+                reaper.dispose("image", name)
 
     def images(self, node: str | None = None) -> list[str]:
         """The names of the images on a node, as its containerd lists them."""

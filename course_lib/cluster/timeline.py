@@ -69,8 +69,13 @@ class Timeline:
         """Waits until so many replicas are wanted by the autoscaler, and ready; returns after how many seconds.
 
         Raises:
-            CourseError: they are not in time.
+            CourseError: they are not in time, or were there from the beginning.
         """
+        first = self._until(lambda one: True, "a first look", 30)
+        if first.ready >= to_at_least:
+            raise CourseError(
+                f"{self.name} had {first.ready} replicas already", do="Scale it down before the load comes."
+            )
         moment = self._until(lambda one: one.desired >= to_at_least and one.ready >= to_at_least, f"{to_at_least} replicas or more", timeout)  # fmt: skip
         record("hpa.scaled-up", "kubernetes", self.name, seconds=round(moment.at, 1), cpu=moment.cpu, target=moment.target, desired=moment.desired, ready=moment.ready)  # fmt: skip
         return moment.at
