@@ -146,7 +146,7 @@ def endpoints(deployer: Deployer, service: str) -> list[str]:
     return sorted(one["ip"] for subset in found.get("subsets") or [] for one in subset.get("addresses") or [])
 
 
-def require_replicas(deployer: Deployer, name: str, count: int) -> None:
+def require_replicas(deployer: Deployer, name: str, count: int, *, timeout: float = 120) -> None:
     """Exactly so many pods of a Deployment are there, each ready.
 
     Raises:
@@ -158,7 +158,7 @@ def require_replicas(deployer: Deployer, name: str, count: int) -> None:
         if len(found) != count or not all(pod.ready for pod in found):
             raise waits.NotYet("; ".join(f"{pod.name} {pod.words()}" for pod in found) or "no pods")
 
-    waits.until(probe, what=f"{count} pods of {name}, all ready", timeout=120, every=0.3)
+    waits.until(probe, what=f"{count} pods of {name}, all ready", timeout=timeout, every=0.3)
     record("replicas.count", "kubernetes", name, replicas=count)
 
 
@@ -180,7 +180,7 @@ def require_spread(deployer: Deployer, name: str, found: Spread, *, replicas: in
     record("replicas.spread", "http", name, sent=found.sent, by_pod=found.by_pod, nodes=sorted(nodes))
 
 
-def require_no_traffic(deployer: Deployer, name: str, pod: Pod) -> None:
+def require_no_traffic(deployer: Deployer, name: str, pod: Pod, *, timeout: float = 60) -> None:
     """A pod is not ready any more, and the Service no longer lists it, while others are.
 
     Raises:
@@ -198,7 +198,7 @@ def require_no_traffic(deployer: Deployer, name: str, pod: Pod) -> None:
             raise waits.NotYet("the Service lists nobody")
         return {"ready": now.ready, "listed": listed}
 
-    read = waits.until(probe, what=f"{pod.name} to be left out", timeout=60, every=0.2)
+    read = waits.until(probe, what=f"{pod.name} to be left out", timeout=timeout, every=0.2)
     record("pod.no-traffic", "kubernetes", pod.name, address=pod.ip, **read)
 
 
