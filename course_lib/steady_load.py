@@ -69,18 +69,19 @@ class SteadyLoad:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._sent: list[Sent] = []
-        self._started = 0.0
+        self.started = 0.0
+        """`time.monotonic()` when the first request was due."""
         self._seconds = 0.0
 
     def __enter__(self) -> SteadyLoad:
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._thread.start()
         return self
 
     def __exit__(self, *what: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._stop.set()
         self._thread.join(self.timeout + 10)
-        self._seconds = time.monotonic() - self._started
+        self._seconds = time.monotonic() - self.started
         if what[0] is None and not self._sent:
             raise CourseError("the load sent nothing", do="Leave the block open for a second at least.")
 
@@ -127,7 +128,7 @@ class SteadyLoad:
             running: set[asyncio.Task[None]] = set()
             number = 0
             while not self._stop.is_set():
-                due = self._started + number / self.rate
+                due = self.started + number / self.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 task = asyncio.create_task(self._one(http))
                 running.add(task)
@@ -155,4 +156,4 @@ class SteadyLoad:
                 error = answer.text[:200] if status >= 400 else ""
         except httpx.HTTPError as failed:
             error = f"{type(failed).__name__}: {failed}"
-        self._sent.append(Sent(began - self._started, time.monotonic() - began, status, error))
+        self._sent.append(Sent(began - self.started, time.monotonic() - began, status, error))

@@ -14,6 +14,7 @@ from course_lib.bench.latency import Latencies
 from course_lib.steady_load import SteadyLoad
 
 if TYPE_CHECKING:
+    from course_lib.cluster import Timeline
     from course_lib.images.comparison import Comparison
 
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -96,6 +97,30 @@ def plot_load(found: SteadyLoad, events: Mapping[str, float]) -> Figure:
     axes.set_title(f"{len(found.sent)} requests at {found.rate:g}/s, {len(found.lost)} lost", loc="left", fontsize=11)
     axes.legend(frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_timeline(found: Timeline, load: SteadyLoad) -> Figure:
+    """Three panels over one time: requests offered, CPU against its target, replicas wanted and ready."""
+    frame, offset = found.frame(), load.started - found.started
+    began = np.array([one.began + offset for one in load.sent])
+    seconds = np.arange(0, np.ceil(frame["at"].max()) + 1)
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    offered, cpu, replicas = figure.subplots(3, 1, sharex=True)
+    offered.stairs(np.histogram(began, seconds)[0], seconds, color=_PALETTE[0], fill=True)
+    offered.set_ylabel("requests/s")
+    cpu.plot(frame["at"], frame["cpu"], color=_PALETTE[5], drawstyle="steps-post", label="measured")
+    cpu.axhline(frame["target"].iloc[-1], color=_PALETTE[7], linestyle="--", label="target")
+    cpu.set_ylabel("CPU, % of request")
+    replicas.plot(frame["at"], frame["desired"], color=_PALETTE[1], drawstyle="steps-post", label="wanted")
+    replicas.plot(frame["at"], frame["ready"], color=_PALETTE[2], drawstyle="steps-post", label="ready")
+    replicas.set_ylabel("replicas")
+    replicas.set_xlabel("seconds")
+    for axes in (offered, cpu, replicas):
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (cpu, replicas):
+        axes.legend(frameon=False, loc="upper right")
     return figure
 
 
