@@ -140,13 +140,18 @@ def left_behind() -> list[ledger.Row]:
     """Waits for the reapers of ended sessions, then does what they did not; returns what is there still."""
 
     def all_gone() -> None:
-        if left := dead_sessions():
-            raise waits.NotYet(f"{len(left)} ended sessions have rows")
+        if left := _left():
+            raise waits.NotYet(f"{len(left)} things of ended sessions")
 
     try:
         waits.until(all_gone, what="the reaper", timeout=20)
     except waits.WaitTimeout:
         _sweep()
+    return _left()
+
+
+def _left() -> list[ledger.Row]:
+    """What ended sessions of this checkout wrote down, and what carries their labels."""
     known = {
         (row.kind, row.name): row for row in ledger.rows(lifetime="run", checkout=CHECKOUT) if not row.session.alive
     }
