@@ -115,8 +115,7 @@ class KindCluster:
                         made.result(0.5)
                 made.result()
             self._wait_ready(timeout, live)
-            # By kubectl's own merge: APIServices can't be applied by the server before 1.21.
-            self.kubectl("apply", f"--kustomize={METRICS.relative_to(CHECKOUT)}")
+            self._add_metrics()
         except BaseException as error:
             said = self._explain() if isinstance(error, CourseError) else ""
             self._remove()
@@ -127,6 +126,19 @@ class KindCluster:
             for kind, name in self._objects():
                 ledger.write_down(kind, name, "kept")
         return self.nodes()
+
+    def _add_metrics(self) -> None:
+        """The metrics server, and when it answers, its API.
+
+        Both at once fail now and then: the API server asks the Service's address as soon as the API is registered,
+        and before kube-proxy knows that address the question leaves the node by its default route. Where the network's own
+        proxy takes up every connection to port 443, the API server keeps this one and hears 404 from it for ever.
+        """
+        folder = METRICS.relative_to(CHECKOUT)
+        # By kubectl's own merge: APIServices can't be applied by the server before 1.21.
+        self.kubectl("apply", f"--filename={folder}/metrics-server.yaml")
+        self.kubectl("rollout", "status", "--namespace=kube-system", "deployment/metrics-server", "--timeout=90s")
+        self.kubectl("apply", f"--filename={folder}/api-service.yaml")
 
     def create(self, config: Path, *, timeout: float = 240) -> None:
         """Hands a configuration to kind, and leaves what it made, whole or not; `up` is for everybody else.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -88,6 +89,18 @@ def test_the_metrics_api_answers(shared_cluster: KindCluster) -> None:
 
     said = waits.until(measured, what="the first figures", timeout=90, every=1)
     assert all(node in said for node in shared_cluster.containers)
+
+
+def test_the_metrics_api_is_registered_when_its_server_answers(shared_cluster: KindCluster) -> None:
+    """Earlier, the API server would ask an address that no node knows yet, and may keep whatever answers there."""
+
+    def get(*what: str) -> dict[str, Any]:
+        found = shared_cluster.kubectl("get", "--namespace=kube-system", "--output=json", *what, show=False)
+        return dict(json.loads(found.stdout))
+
+    conditions = get("deployment", "metrics-server")["status"]["conditions"]
+    (rolled_out,) = [one["lastUpdateTime"] for one in conditions if one["type"] == "Progressing"]
+    assert get("apiservice", "v1beta1.metrics.k8s.io")["metadata"]["creationTimestamp"] >= rolled_out
 
 
 def test_a_port_that_does_not_lead_outside(shared_cluster: KindCluster) -> None:
