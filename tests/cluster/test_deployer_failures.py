@@ -152,7 +152,7 @@ def test_no_pods_because_of_a_quota(shared_cluster: KindCluster, deployer: Deplo
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "small"},
-        "spec": {"hard": {"pods": "0"}},
+        "spec": {"hard": {"pods": 0}},
     }
     own.apply([web("web", loaded[0]), quota, space])
     try:
