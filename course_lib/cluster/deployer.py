@@ -219,7 +219,7 @@ class Deployer:
         self._announce("get", "events", "--sort-by=.lastTimestamp", *only, once=True)
         return events.events(self.api, self.namespace, name=name)
 
-    def delete(self, labels: str, *, timeout: float = 120) -> list[str]:
+    def delete(self, labels: str, *, timeout: float = 180) -> list[str]:
         """Deletes what carries the labels, of whatever kind, and waits until it is gone; returns what was deleted.
 
         Args:
@@ -278,7 +278,7 @@ class Deployer:
         namespace = meta.get("namespace") or self.namespace
         inside = self.api.kind(version, kind).namespaced
         before = self.api.find(version, kind, meta["name"], namespace if inside else None)
-        after = self.api.apply(manifest, namespace, force=force, dry_run=dry_run)
+        after = self.api.apply(manifests.spelled_out(manifest), namespace, force=force, dry_run=dry_run)
         change: Literal["created", "changed", "unchanged"] = "created"
         if before:
             change = "unchanged" if _wished(before) == _wished(after) else "changed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,6 +41,29 @@ def read(source: Path | Sequence[Object], *, kubectl: tools.Source = "registry")
         return _ordered(_documents(_built(source, kubectl), name), name)
     files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix in (".yaml", ".yml"))
     return _ordered([one for file in files for one in _documents(file.read_text(), str(_shown(file)))], name)
+
+
+def spelled_out(manifest: Object) -> Object:
+    """The same wish as every server takes it: until 1.21, server-side apply did not know that a Service's port without a
+    protocol means TCP, and took an amount of CPU, memory or GPUs for one only where it was a string."""
+    if manifest["kind"] == "Service" and (manifest.get("spec") or {}).get("ports"):
+        ports = [{"protocol": "TCP"} | one for one in manifest["spec"]["ports"]]
+        return manifest | {"spec": manifest["spec"] | {"ports": ports}}
+    found: Object = _with_strings(manifest)
+    return found
+
+
+def _with_strings(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_strings(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _with_strings(one) for key, one in value.items()}
+    amounts = [(found.get("resources"), "requests"), (found.get("resources"), "limits"), (found, "hard")]
+    for where, key in amounts:
+        if isinstance(where, dict) and isinstance(where.get(key), dict):
+            where[key] = {name: str(amount) for name, amount in where[key].items()}
+    return found
 
 
 def argument(source: Path | Sequence[Object]) -> str:

@@ -94,7 +94,9 @@ def logs(api: Api, namespace: str, pod: str, *, container: str = "", lines: int 
             return ""
         raise
     # Programs colour their lines, and draw them anew.
-    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said.decode(errors="replace")).rstrip()
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said.decode(errors="replace")).rstrip()
+    # The kubelet answers so, with 200, where it has cleared the run away already.
+    return "" if text.startswith("unable to retrieve container logs for ") else text
 
 
 def selector(found: Object) -> str:

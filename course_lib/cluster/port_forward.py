@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from kubernetes import client
-from kubernetes.stream import portforward
+from kubernetes.stream.ws_client import portforward_call
 
 from course_lib.cluster.api import Api
 from course_lib.errors import CourseError
@@ -29,7 +29,7 @@ def forward(api: Api, namespace: str, pod: str, port: int) -> Iterator[str]:
     found = api.get("v1", "Pod", pod, namespace)
     if found["status"].get("phase") != "Running":
         raise CourseError(f"pod {pod} does not run", why=f"It is {found['status'].get('phase')}.")
-    with _Server(api.configuration, namespace, pod, port) as server:
+    with _Server(api, f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward", port) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         serving.start()
         try:
@@ -43,19 +43,30 @@ def forward(api: Api, namespace: str, pod: str, port: int) -> Iterator[str]:
 class _Server(socketserver.ThreadingTCPServer):
     """Carries each connection over one of its own to the API server.
 
-    In this process and not by `kubectl port-forward`: so it is gone when the process is, however that ends, it needs no
-    program, and one connection that breaks does not end the others, as it does there. The channel knows no half-closed
-    connections: a client that closes its own half before it has the answer does not get it.
+    In this process and not by `kubectl port-forward`: that one ends with the first connection that a server resets ("lost
+    connection to pod", kubectl 1.32), and this one is gone when the process is, however it ends. The price is a TLS
+    handshake for each connection. The channel knows no half-closed connections: a client that closes its own half before
+    it has the answer does not get it.
     """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, configuration: client.Configuration, namespace: str, pod: str, port: int) -> None:
+    def __init__(self, api: Api, path: str, port: int) -> None:
         super().__init__(("127.0.0.1", 0), _Carrier)
-        self.configuration, self.namespace, self.pod, self.port = configuration, namespace, pod, port
+        self.api, self.path, self.port = api, path, port
         self.open: set[socket.socket] = set()
+
+    def connect(self) -> socket.socket:
+        """A connection to the pod's port."""
+        # As the library's `stream.portforward` does it, which puts another transport into the client meanwhile, and so
+        # serves one thread only.
+        _, url, headers, *_ = self.api.client.param_serialize(
+            "GET", self.path, query_params=[("ports", self.port)], auth_settings=["BearerToken"]
+        )
+        there: socket.socket = portforward_call(self.api.configuration, "GET", url, headers=headers).socket(self.port)
+        return there
 
     def cut(self) -> None:
         """Ends the connections that are still open."""
@@ -68,14 +79,11 @@ class _Carrier(socketserver.BaseRequestHandler):
     request: socket.socket
 
     def handle(self) -> None:
-        here, to = self.request, self.server
-        # Each its own: while it connects, the library puts another transport into the client that it is given.
-        core = client.CoreV1Api(client.ApiClient(to.configuration))
+        here = self.request
         try:
-            carried = portforward(core.connect_get_namespaced_pod_portforward, to.pod, to.namespace, ports=str(to.port))
+            there = self.server.connect()
         except client.ApiException:
             return  # the pod is gone, or the server: who has connected sees the connection end
-        there = carried.socket(to.port)
         self.server.open |= {here, there}
         try:
             back = threading.Thread(target=_copy, args=(there, here), daemon=True)

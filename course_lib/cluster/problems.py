@@ -105,7 +105,8 @@ def _of_container(pod: str, first: bool, one: Object, events: Sequence[Event]) -
 def _crashed(pod: str, one: Object, reason: str, last: Object, said: str, events: Sequence[Event]) -> Problem:
     code, why = last.get("exitCode", 0), last.get("reason", "")
     words = f"its last run ended with exit code {code}{f' ({why})' if why else ''}"
-    probe = _last(events, "Unhealthy") if code in _SIGNALLED and why != "OOMKilled" else ""
+    probes = [event for event in events if event.message.startswith(("Liveness", "Startup"))]
+    probe = _last(probes, "Unhealthy") if code in _SIGNALLED and why != "OOMKilled" else ""
     message = _joined(words, last.get("message", ""), probe, said)
     return Problem(
         pod,

@@ -34,13 +34,13 @@ _KNOWN: tuple[tuple[str, str, Reason], ...] = (
     (_PULL, "denied|unauthorized|authentication required", Reason("the image's registry does not give it to the node", f"Compare the name (registries say the same of images that don't exist), or give imagePullSecrets. {_LOAD}.", 15)),
     (_PULL, "no such host|dial tcp|i/o timeout|refused|x509|EOF|TLS", Reason("the image is not on the node, and its registry can't be reached from there", f"{_LOAD}. Else compare its name, and look at the network.", 15)),
     (_PULL, "", Reason("the image is not on the node, and can't be pulled", f"Compare its name. {_LOAD}.", 15)),
-    # What the container is given. A ConfigMap that is applied a moment later still comes in time.
-    ("CreateContainerConfigError", "couldn't find key|non-existent config key", Reason("a ConfigMap or Secret that the container takes a variable from has no such key", "Compare `valueFrom` with `kubectl describe configmap` (or `secret`).", 10)),
-    ("CreateContainerConfigError", "configmap .*not found", Reason("the container needs a ConfigMap that is not there", "Create it, or mend its name in the Deployment: `kubectl get configmaps`.", 10)),
-    ("CreateContainerConfigError", "secret .*not found", Reason("the container needs a Secret that is not there", "Create it, or mend its name in the Deployment: `kubectl get secrets`.", 10)),
-    ("CreateContainerConfigError", "runAsNonRoot", Reason("the image runs as root, or as a user without a number, which runAsNonRoot forbids", "Give the image a numeric USER, or the container `securityContext.runAsUser`.", 10)),
-    ("CreateContainerConfigError", "", Reason("the container can't be made as the manifest says", "Kubernetes' words above name what is wrong or missing.", 10)),
-    ("FailedMount", "(configmap|secret) .*not found|non-existent", Reason("a volume needs a ConfigMap or a Secret that is not there", "Create it, or mend its name under `volumes`.", 15)),
+    # What the container is given. The kubelet looks again every 10 to 15 s: what is applied a moment later comes in time.
+    ("CreateContainerConfigError", "couldn't find key|non-existent config key", Reason("a ConfigMap or Secret that the container takes a variable from has no such key", "Compare `valueFrom` with `kubectl describe configmap` (or `secret`).", 20)),
+    ("CreateContainerConfigError", "configmap .*not found", Reason("the container needs a ConfigMap that is not there", "Create it, or mend its name in the Deployment: `kubectl get configmaps`.", 20)),
+    ("CreateContainerConfigError", "secret .*not found", Reason("the container needs a Secret that is not there", "Create it, or mend its name in the Deployment: `kubectl get secrets`.", 20)),
+    ("CreateContainerConfigError", "runAsNonRoot|non-root", Reason("the image runs as root, or as a user without a number, which runAsNonRoot forbids", "Give the image a numeric USER, or the container `securityContext.runAsUser`.", 20)),
+    ("CreateContainerConfigError", "", Reason("the container can't be made as the manifest says", "Kubernetes' words above name what is wrong or missing.", 20)),
+    ("FailedMount", "(configmap|secret) .*not found|non-existent", Reason("a volume needs a ConfigMap or a Secret that is not there", "Create it, or mend its name under `volumes`.", 20)),
     ("FailedMount|FailedAttachVolume|FailedMapVolume", "", Reason("a volume can't be mounted", "`kubectl describe pvc` shows what the claim waits for; a volume that is read and written by one node is free only when its last pod is gone.", 90)),
     ("FailedCreatePodSandBox", "", Reason("the node can't give the pod a network or a sandbox", "Look at the node: `kubectl get pods --namespace=kube-system`, and the node's own log (`journalctl -u kubelet`).", 60)),
     # The program. A second start is quick, the third waits 10 s, the fourth 20 s: what it waits for gets its chance.

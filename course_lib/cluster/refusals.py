@@ -27,12 +27,19 @@ class ApiError(CourseError):
 
 
 #: (status, what is said, what it means, what to do), most telling first. `{about}` is the object that was asked for.
+_FIELD = (
+    r"unknown field|strict decoding error|field not declared in schema",
+    "{about} has a field that its kind does not have",
+    "Look for a typing error, or for a field on the wrong level: `kubectl explain KIND.FIELD` says what belongs where.",
+)
 _ANSWERS: tuple[tuple[int, str, str, str], ...] = (
+    (400, *_FIELD),
+    (500, *_FIELD),  # what server-side apply says of it, in older versions
     (
-        400,
-        r"unknown field|strict decoding error",
-        "{about} has a field that its kind does not have",
-        "Look for a typing error, or for a field on the wrong level: `kubectl explain KIND.FIELD` says what belongs where.",
+        500,
+        r"failed to create typed (patch|live) object",
+        "the API server can't merge {about}",
+        "Its own words above name the place; `kubectl explain KIND.FIELD` says what belongs there.",
     ),
     (
         400,

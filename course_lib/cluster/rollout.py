@@ -60,6 +60,7 @@ class Rollout:
     new: tuple[Pod, ...]
     """The pods of the current template."""
     old: tuple[Pod, ...]
+    """Those of earlier ones, and those on their way out."""
     problems: tuple[Problem, ...]
 
     def picture(self) -> str:
@@ -68,7 +69,7 @@ class Rollout:
         lines = [f"{'✓' if self.done else '…'} {self.status.name}: {self.waiting_for or self.status.words()}"]
         for one in self.new:
             lines.append(f"  {'✓' if one.ready else '✗' if one.name in signs else '…'} {one.name}  {one.words()}")
-        lines += [f"  - {one.name}  {one.words()}, of the template before" for one in self.old]
+        lines += [f"  - {one.name}  {one.words()}, on its way out" for one in self.old]
         return "\n".join([*lines, *(f"  {one.words()}" for one in self.problems)])
 
 
@@ -98,9 +99,10 @@ def judge(seen: Snapshot) -> Rollout:
     is wrong with the pods of the new template. What is wrong with old ones is what the rollout may be there to mend."""
     now, set_now = status(seen.deployment), revisions.current(seen.deployment, seen.replica_sets)
     uid = set_now["metadata"]["uid"] if set_now else ""
-    mine = [one for one in seen.pods if revisions.owned(one, uid)]
-    others = [one for one in seen.pods if not revisions.owned(one, uid)]
     leaving = any("deletionTimestamp" in one["metadata"] for one in seen.pods)
+    # Of the current template, too, pods may be on their way out: those of an earlier turn, or of a larger number.
+    mine = [one for one in seen.pods if revisions.owned(one, uid) and "deletionTimestamp" not in one["metadata"]]
+    others = [one for one in seen.pods if one not in mine]
     problems = [problem for one in mine for problem in of_pod(one, seen.events, held=leaving)]
     problems += _of_deployment(seen.deployment, now, held=leaving)
     waiting_for = _waiting_for(now) if set_now or not now.seen else "its ReplicaSet to be made"

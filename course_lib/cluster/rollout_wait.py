@@ -62,7 +62,7 @@ def wait(api: Api, namespace: str, name: str, *, timeout: float, live: display.L
         raise waits.NotYet(found.waiting_for)
 
     def diagnose() -> str:
-        return explain(api, namespace, last[0].problems) if last else ""
+        return (explain(api, namespace, last[0].problems) or last[0].picture()) if last else ""
 
     return waits.until(
         probe,

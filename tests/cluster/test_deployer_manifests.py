@@ -62,3 +62,19 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
 def test_objects_that_are_none() -> None:
     with pytest.raises(CourseError, match="the list holds no objects"):
         manifests.read([])
+
+
+def test_amounts_become_strings_and_ports_get_their_protocol() -> None:
+    resources = {"limits": {"nvidia.com/gpu": 1, "cpu": 0.5}, "requests": {"memory": "1Gi"}}
+    pod = {"kind": "Pod", "spec": {"priority": 3, "containers": [{"name": "a", "resources": resources}]}}
+    given = str(pod)
+    found = manifests.spelled_out(pod)["spec"]
+    assert found["containers"][0]["resources"] == {
+        "limits": {"nvidia.com/gpu": "1", "cpu": "0.5"},
+        "requests": {"memory": "1Gi"},
+    }
+    assert found["priority"] == 3 and str(pod) == given, "what was given is not changed"
+    quota = {"kind": "ResourceQuota", "spec": {"hard": {"pods": 4}}}
+    assert manifests.spelled_out(quota)["spec"] == {"hard": {"pods": "4"}}
+    service = {"kind": "Service", "spec": {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}}
+    assert [one["protocol"] for one in manifests.spelled_out(service)["spec"]["ports"]] == ["TCP", "UDP"]

@@ -27,6 +27,8 @@ def answer(message: str, *causes: dict[str, str]) -> str:
         (409, answer('Apply failed with 1 conflict: conflict with "kubectl" using apps/v1: .spec.replicas'), "somebody else set fields", "force=True"),
         (409, answer("the object has been modified; please apply your changes"), "in the same moment", "once more"),
         (422, answer("field is immutable"), "can't be changed", "Delete it"),
+        (500, answer("failed to create typed patch object: .spec.replica: field not declared in schema"), "has a field that its kind does not have", "typing error"),
+        (500, answer("failed to create typed patch object: .spec.ports: element 0: omits key"), "can't merge", "explain"),
         (503, answer("the server is currently unable to handle the request"), "could not answer", "wait"),
         (418, "short and stout", "answered 418", "own words"),
     ],

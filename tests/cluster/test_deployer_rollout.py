@@ -330,3 +330,12 @@ def test_back_to_what_is_not_there(sets: list[Object], to: int | None) -> None:
 def test_numbers_that_the_api_leaves_out_are_0() -> None:
     found = rollout.status(deployment(wanted=3))
     assert (found.wanted, found.updated, found.ready, found.available, found.total) == (3, 0, 0, 0, 0)
+
+
+def test_the_readiness_probe_of_a_container_that_was_killed_is_not_why() -> None:
+    events = [
+        noted("Unhealthy", "Liveness probe failed: refused"),
+        noted("Unhealthy", "Readiness probe failed: refused"),
+    ]
+    killed = pod(state=waiting("CrashLoopBackOff"), last={"exitCode": 137, "reason": "Error"}, restarts=2)
+    assert "liveness probe fails" in one(killed, *events).known.what
