@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from course_lib import cluster, shell, waits
 from course_lib import settings as settings_module
-from course_lib import shell, waits
+from course_lib.cluster import KindCluster
+from course_lib.cluster.tools import Source
 from course_lib.images import bases, course_image, engine_client
 from course_lib.images.engine_client import client
 
@@ -38,6 +40,19 @@ def small_image() -> str:
 def inference_image() -> str:
     """The course's image, built once for all tests."""
     return course_image.ensure_inference_image()
+
+
+@pytest.fixture(scope="session")
+def image_source() -> Source:
+    """Where node images come from on this machine."""
+    return bases.source()[0]
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(image_source: Source) -> Iterator[KindCluster]:
+    """A control plane and a worker. Who makes something in it does so in a namespace of its own, and takes it away."""
+    with cluster.running(KindCluster("tests", source=image_source, workers=1)) as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Clusters for the tests: one for all who only put things into it and take them out again."""
+"""What tests of the cluster room put into the cluster that all share."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from course_lib import cluster, shell
+from course_lib import shell
 from course_lib.cluster import Deployer, KindCluster
-from course_lib.cluster.tools import Source
-from course_lib.images import bases
 from course_lib.settings import settings
-
-
-@pytest.fixture(scope="session")
-def image_source() -> Source:
-    """Where node images come from on this machine."""
-    return bases.source()[0]
-
-
-@pytest.fixture(scope="session")
-def shared_cluster(image_source: Source) -> Iterator[KindCluster]:
-    """A control plane and a worker. Who makes something in it does so in a namespace of its own, and takes it away."""
-    with cluster.running(KindCluster("tests", source=image_source, workers=1)) as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
-"""One cluster for all tests of this folder that need one, with the course's image on its nodes."""
+"""The cluster that all tests share, with the course's image on its nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from course_lib import cluster, shell
-from course_lib.images import bases
+from course_lib import shell
+from course_lib.cluster import KindCluster
 
 # The fallback node's volumes are folders that the container runtime makes, for root alone; kind's own are open to everybody.
 OPEN_VOLUMES = """
@@ -22,10 +20,9 @@ systemctl start volumes.path
 
 
 @pytest.fixture(scope="session")
-def kind_cluster(inference_image: str) -> Iterator[cluster.KindCluster]:
-    with cluster.running(cluster.KindCluster("manifests", source=bases.source()[0], workers=1)) as made:
-        if made.node.fallback:
-            for node in made.containers:
-                shell.run(["docker", "exec", node, "sh", "-c", OPEN_VOLUMES], show=False, timeout=60)
-        made.load(inference_image)
-        yield made
+def kind_cluster(shared_cluster: KindCluster, inference_image: str) -> KindCluster:
+    if shared_cluster.node.fallback:
+        for node in shared_cluster.containers:
+            shell.run(["docker", "exec", node, "sh", "-c", OPEN_VOLUMES], show=False, timeout=60)
+    shared_cluster.load(inference_image)
+    return shared_cluster
