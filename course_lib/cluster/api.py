@@ -207,8 +207,8 @@ def _login(kubeconfig: Path | None, context: str | None) -> client.Configuration
             config.load_kube_config(str(file), context=context, client_configuration=found)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
         raise _no_login(file, context, error) from None
-    # A GET is asked again where a connection breaks, as it does when the server restarts; the wait is ours to bound.
-    found.retries = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=())
+    # Once and no more: whoever waits asks again by itself, and the library's own tries are each a line in the notebook.
+    found.retries = urllib3.Retry(0)
     # No proxy leads to this machine's own loopback, whatever HTTPS_PROXY says (kubectl sees it so, too).
     found.no_proxy = ",".join(filter(None, (found.no_proxy, "127.0.0.0/8", "::1", "localhost")))
     return found

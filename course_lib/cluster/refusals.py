@@ -155,7 +155,7 @@ def of_answer(status: int, body: str, about: str) -> ApiError:
 def of_silence(host: str, error: BaseException) -> ApiError:
     """No answer at all: nothing listens, nothing comes, or somebody else answers."""
     said = str(getattr(error, "reason", None) or error)
-    if re.search(r"certificate|SSL", said, re.IGNORECASE):
+    if re.search(r"certificate", said, re.IGNORECASE):
         return ApiError(
             f"what answers at {host} is not the cluster of this kubeconfig",
             why=said,

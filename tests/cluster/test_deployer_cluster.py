@@ -235,7 +235,8 @@ def test_a_restart_replaces_the_pods(deployer: Deployer, loaded: tuple[str, str]
     deployer.apply([web("restarted", loaded[0])])
     before = {one.name for one in deployer.wait("restarted").new}
     deployer.restart("restarted")
-    assert not before & {one.name for one in deployer.wait("restarted").new}
+    after = {one.name for one in deployer.wait("restarted").new}
+    assert after and not before & after
 
 
 def test_an_autoscaler(deployer: Deployer, loaded: tuple[str, str]) -> None:
@@ -333,8 +334,12 @@ def test_a_pod_that_goes_ends_its_connections(deployer: Deployer, loaded: tuple[
     deployer.apply([web("going", loaded[0])])
     (found,) = deployer.wait("going").new
     with deployer.port_forward(found.name, 8080) as address:
-        httpx.get(address, trust_env=False)
-        deployer.api.delete("v1", "Pod", found.name, deployer.namespace)
+        port = httpx.URL(address).port or 0
+        with socket.create_connection(("127.0.0.1", port), 90) as held:
+            held.sendall(b"GET / HTTP/1.1\r\n")  # and no more: the server waits for the rest
+            time.sleep(2)  # until it has it
+            deployer.api.delete("v1", "Pod", found.name, deployer.namespace)
+            assert held.recv(1) == b"", "it ends, and does not hang"
         waits.until(lambda: _gone(deployer, found.name), what="the pod to go", timeout=150)
         with pytest.raises(httpx.HTTPError):
             httpx.get(address, timeout=30, trust_env=False)

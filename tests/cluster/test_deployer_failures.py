@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from course_lib import waits
+from course_lib import shell, waits
 from course_lib.cluster import KindCluster, pods
 from course_lib.cluster.deployer import Deployer
+from course_lib.cluster.refusals import ApiError
 from course_lib.cluster.rollout_wait import RolloutFailed
 from course_lib.errors import CourseError
 from course_lib.waits import WaitTimeout
@@ -44,6 +45,7 @@ def python(code: str) -> dict[str, Any]:
 
 #: What runs, and answers nothing.
 _IDLE = python("import time; print('thinking'); time.sleep(9999)")
+_SERVE = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).serve_forever()"
 CASES = {
     "image-not-loaded": Case(
         {"image": "registry.invalid/nothing:1", "imagePullPolicy": "IfNotPresent"}, "ErrImagePull ImagePullBackOff",
@@ -135,6 +137,7 @@ def test_a_pod_that_asks_for_a_gpu_is_pending_and_the_scheduler_says_why(
     outcomes["gpu"].exception()
     (found,) = deployer.pods("gpu")
     assert (found.phase, found.reason, found.node) == ("Pending", "Unschedulable", "")
+    assert deployer.logs(found.name) == ""
     said = [one.message for one in deployer.events(found.name) if one.reason == "FailedScheduling"]
     assert "Insufficient nvidia.com/gpu" in said[-1]
 
@@ -171,9 +174,23 @@ def test_no_pods_because_of_a_quota(shared_cluster: KindCluster, deployer: Deplo
 
 
 def test_a_slow_start_is_no_failure(deployer: Deployer, loaded: tuple[str, str]) -> None:
-    code = "import time, http.server as h; time.sleep(40); h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).serve_forever()"
-    deployer.apply([web("slow", loaded[0], container=python(code))])
+    deployer.apply([web("slow", loaded[0], container=python(f"import time; time.sleep(40)\n{_SERVE}"))])
     assert deployer.wait("slow", timeout=120).done
+
+
+def test_a_wait_outlives_a_restart_of_the_api_server(
+    shared_cluster: KindCluster, deployer: Deployer, loaded: tuple[str, str]
+) -> None:
+    node = shared_cluster.containers[0]
+    deployer.apply([web("through", loaded[0], container=python(f"import time; time.sleep(20)\n{_SERVE}"))])
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(deployer.wait, "through", timeout=240)
+        time.sleep(3)
+        pid = shell.run(["docker", "exec", node, "pidof", "kube-apiserver"], show=False).output
+        shell.run(["docker", "exec", node, "kill", "-9", pid], show=False)
+        with pytest.raises(ApiError, match=r"does not answer|could not answer"):
+            deployer.status("through")
+        assert waiting.result().done
 
 
 def test_a_broken_update_leaves_the_old_pods_and_a_rollback_ends_it(
