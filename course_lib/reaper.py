@@ -60,7 +60,7 @@ def exists(kind: str, name: str) -> bool:
     if kind == "process":
         return Session.parse(name).alive
     if kind == "sysctl":
-        key, _, value = name.partition("=")
+        key, value = _setting(name)
         return sysctl(key) not in ("", value) and os.access(_sysctl_file(key), os.W_OK)
     asked = shell.run([*_EXISTS[kind], name], show=False, check=False, timeout=30)
     if asked.stdout.strip() == "1":
@@ -82,7 +82,7 @@ def remove(row: Row) -> bool:
         elif row.kind == "process":
             _end(Session.parse(row.name))
         elif row.kind == "sysctl":
-            _put_back(*row.name.split("=", 1))
+            return _put_back(row.name)
         elif exists(row.kind, row.name):
             shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
         if exists(row.kind, row.name):
@@ -105,10 +105,25 @@ def _sysctl_file(key: str) -> Path:
     return Path("/proc/sys", *key.split("."))
 
 
-def _put_back(key: str, value: str) -> None:
-    """Gives a kernel setting the value it had before; only root may."""
-    with contextlib.suppress(OSError):
-        _sysctl_file(key).write_text(value)
+def sysctl_rows(key: str) -> list[Row]:
+    """The rows of all sessions that a kernel setting was changed for, the oldest first."""
+    return [row for row in ledger.rows() if row.kind == "sysctl" and _setting(row.name)[0] == key]
+
+
+def _setting(name: str) -> tuple[str, str]:
+    """(key, value before) of a row's name, `key=value for whom`."""
+    key, _, rest = name.partition("=")
+    return key, rest.partition(" ")[0]
+
+
+def _put_back(name: str) -> bool:
+    """Gives a kernel setting the value it had before, once nobody else needs the new one; only root may."""
+    ledger.strike("sysctl", name)
+    key, value = _setting(name)
+    if not sysctl_rows(key):
+        with contextlib.suppress(OSError):
+            _sysctl_file(key).write_text(value)
+    return True
 
 
 def remove_all(rows: Iterable[Row]) -> list[Row]:

@@ -102,7 +102,7 @@ class KindCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
             ledger.write_down(kind, name)
-        sysctls.write_down(self.lifetime)
+        sysctls.write_down(self.name, self.lifetime)
         config = self.folder / "kind.yaml"
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
@@ -393,7 +393,7 @@ class KindCluster:
             )
         shutil.rmtree(self.folder, ignore_errors=True)
         ledger.strike("folder", str(self.folder))
-        sysctls.put_back()
+        sysctls.put_back(self.name)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from course_lib import ledger, reaper
 from course_lib.ledger import Lifetime
-from course_lib.settings import CHECKOUT
 
 #: What the kubelet sets where it finds another value (pkg/kubelet/cm and its `--protect-kernel-defaults`).
 KUBELET = {
@@ -17,17 +16,17 @@ KUBELET = {
 }
 
 
-def write_down(lifetime: Lifetime) -> None:
-    """Notes each setting that a kubelet is about to change, with its value of now; on Linux only, elsewhere it is a virtual
-    machine's and not this one's."""
+def write_down(cluster: str, lifetime: Lifetime) -> None:
+    """Notes each setting that a cluster's kubelets are about to change, with its value of before the first cluster; on Linux
+    only, elsewhere it is a virtual machine's and not this one's."""
     for key, value in KUBELET.items():
         now = reaper.sysctl(key)
-        if now and now != value:
-            ledger.write_down("sysctl", f"{key}={now}", lifetime)
+        # A cluster that is there already may have changed it: then its row knows what was before.
+        before = next((row.name.partition("=")[2].partition(" ")[0] for row in reaper.sysctl_rows(key)), now)
+        if before and before != value:
+            ledger.write_down("sysctl", f"{key}={before} for {cluster}", lifetime)
 
 
-def put_back() -> None:
-    """Gives them the values of before; who is not root can't, and leaves them."""
-    rows = ledger.rows(lifetime="run", session=ledger.Session.current())
-    rows += ledger.rows(lifetime="kept", checkout=CHECKOUT)
-    reaper.remove_all(row for row in rows if row.kind == "sysctl")
+def put_back(cluster: str) -> None:
+    """Gives them the values of before, where no other cluster needs them; who is not root can't, and leaves them."""
+    reaper.remove_all(row for row in ledger.rows() if row.kind == "sysctl" and row.name.endswith(f" for {cluster}"))
