@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from course_lib import shell, waits
+from course_lib.cluster import node_image
 from course_lib.images import bases, registry
 from course_lib.lab import catalog
 from course_lib.settings import CHECKOUT
@@ -95,7 +96,8 @@ def _engine(dockerd: str, folder: Path) -> Iterator[dict[str, str]]:
                 diagnose=lambda: (folder / "dockerd.log").read_text()[-800:],
             )
             found = bases.ensure()  # carried over, so that the test need not build them again
-            known = [name for name in (found.os, found.runtime, found.builder, registry.ensure_image()) if name]
+            node = node_image.choose(found.source).reference
+            known = [name for name in (found.os, found.runtime, found.builder, registry.ensure_image(), node) if name]
             shell.pipe(["docker", "save", *known], ["docker", "--host", f"unix://{SOCKET}", "load"])
             yield environment(CHECKOUT, DOCKER_HOST=f"unix://{SOCKET}", COURSE_STATE_DIR=str(folder / "state"))
         finally:
