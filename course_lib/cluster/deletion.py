@@ -51,19 +51,18 @@ def delete(api: Api, namespace: str, labels: str, *, timeout: float) -> list[str
     if not labels.strip():
         raise CourseError("a deletion by label needs a label", do="Give one, as in `app.kubernetes.io/part-of=course`.")
     # What has an owner goes with it; and where the owner does not carry the label, it would be made anew at once.
-    roots = [one for one in find(api, namespace, labels) if not _owner(one)]
+    first = find(api, namespace, labels)
+    roots = [one for one in first if not _owner(one)]
     for one in roots:
         meta = one["metadata"]
         api.delete(one["apiVersion"], one["kind"], meta["name"], None if one["kind"] == "Namespace" else namespace)
-    gone = {one["metadata"]["uid"] for one in roots}
+    # A ReplicaSet may be gone before its pods: whose these are has to be known from before.
+    gone = _with_owned({one["metadata"]["uid"] for one in roots}, first)
 
     def probe() -> None:
-        left = []
-        for one in find(api, namespace, labels):
-            if one["metadata"]["uid"] in gone or _owner(one) & gone:
-                gone.add(one["metadata"]["uid"])  # and what this one owns
-                left.append(one)
-        if left:
+        now = find(api, namespace, labels)
+        gone.update(_with_owned(gone, now))
+        if left := [one for one in now if one["metadata"]["uid"] in gone]:
             raise waits.NotYet(", ".join(map(_said, left)))
 
     waits.until(
@@ -74,6 +73,14 @@ def delete(api: Api, namespace: str, labels: str, *, timeout: float) -> list[str
         do="Pods take their terminationGracePeriodSeconds; a finalizer in metadata waits for whoever has to remove it.",
     )
     return sorted(f"{one['kind']}/{one['metadata']['name']}" for one in roots)
+
+
+def _with_owned(uids: set[str], among: list[Object]) -> set[str]:
+    """These, and whatever they own, and what that owns."""
+    found = set(uids)
+    while more := {one["metadata"]["uid"] for one in among if _owner(one) & found} - found:
+        found |= more
+    return found
 
 
 def _owner(one: Object) -> set[str]:
