@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from course_lib.cluster import autoscaling, events, pods, usage
+from course_lib.cluster import autoscaling, deletion, events, pods, usage
 from course_lib.errors import CourseError
 
 
@@ -104,3 +104,14 @@ def test_a_selector_as_a_query_takes_it() -> None:
         ],
     }
     assert pods.selector({"spec": {"selector": wanted}}) == "app=web,tier=front,a in (1,2),b notin (3),c,!d"
+
+
+def test_a_pods_owner_is_known_in_whatever_order_they_are_listed() -> None:
+    """The API lists pods before ReplicaSets, and a ReplicaSet may be gone before its pods."""
+
+    def one(uid: str, owner: str = "") -> dict[str, object]:
+        owners = [{"uid": owner, "controller": True}] if owner else []
+        return {"metadata": {"uid": uid, "ownerReferences": owners}}
+
+    listed = [one("pod", "set"), one("other pod", "other set"), one("set", "deployment"), one("deployment")]
+    assert deletion._with_owned({"deployment"}, listed) == {"deployment", "set", "pod"}
