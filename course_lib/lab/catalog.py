@@ -75,6 +75,20 @@ LABS: dict[str, Lab] = {
                 Step("4.4.2.6", "Ask the stack", ("rag.answer", "prometheus.counted", "stack.trace")),
             ),
         ),
+        Lab(
+            "4.4.5",
+            "kubernetes",
+            "Kubernetes: a cluster that mends itself",
+            (
+                Step("4.4.5.1", "A cluster, and one for GPUs", ("cluster.nodes-ready", "cluster.gpu-config")),
+                Step("4.4.5.2", "A Deployment", ("deployment.rolled-out", "config.in-use", "secret.in-use")),
+                Step("4.4.5.3", "A Service, asked from outside", ("service.endpoints", "service.answered")),
+                Step("4.4.5.4", "A pod that asks for a GPU", ("gpu.requested", "gpu.outcome")),
+                Step("4.4.5.5", "Replicas", ("replicas.count", "replicas.spread")),
+                Step("4.4.5.6", "Pods that are unwell", ("pod.no-traffic", "pod.restarted")),
+                Step("4.4.5.7", "Replicas that follow the load", ("hpa.scaled-up", "hpa.scaled-down")),
+            ),
+        ),
     )
 }
 
