@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from course_lib import images, waits
-from course_lib.cluster import Deployer, endpoints, headers, manifests, serving
+from course_lib.cluster import Deployer, endpoints, headers, manifests, serving, usage
 from course_lib.cluster.api import Object
 from course_lib.errors import CourseError
 from course_lib.images import bases
@@ -86,6 +86,21 @@ def server(deployment: Object) -> Object:
             look="spec.template.spec.containers",
         )
     return found
+
+
+def limit(container: Object, resource: str) -> float:
+    """How much a container may take at most, in cores or bytes.
+
+    Raises:
+        NotYet: it has no such limit, or what stands there is no amount.
+    """
+    said = part(container, "resources", "limits", resource)
+    place = f"resources.limits.{resource}"
+    require(said is not None, f"there is no limit for {resource}", expected="one", look=place)
+    try:
+        return usage.amount(said)
+    except CourseError as error:
+        raise NotYet(error.what, expected=f"an amount of {resource}", look=place) from None
 
 
 def require_probe(container: Object, which: str, path: str) -> None:
