@@ -77,7 +77,8 @@ def _as_taken(deployer: Deployer, found: Sequence[Object]) -> list[Object]:
         NotYet: it does not take one; with its words.
     """
     taken = []
-    for one in (_DENY_ALL, *found):
+    by_name = {one["metadata"]["name"]: one for one in (_DENY_ALL, *found)}
+    for one in by_name.values():
         try:
             said = deployer.api.apply(one, deployer.namespace, dry_run=True)
         except CourseError as error:
