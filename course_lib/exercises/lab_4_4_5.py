@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from course_lib.exercises import cluster_diagnosis, cluster_door, cluster_never_ready, cluster_terminal
+from course_lib.exercises import cluster_diagnosis, cluster_door, cluster_never_ready, cluster_one_gpu, cluster_terminal
 from course_lib.exercises import cluster_scenes as scenes
 from course_lib.lab.exercise import exercise
 
-__all__ = ["lab_cluster", "see_it_fail", "some_events", "terminal_task"]
+__all__ = [
+    "chats", "deadlock", "deployer", "drained", "lab_cluster", "left_of", "nodes_of", "predictions", "see_it_fail",
+    "some_events", "terminal_task", "used_of",
+]  # fmt: skip
 
 LAB = "4.4.5"
 
-lab_cluster = scenes.lab_cluster
+chats, predictions = scenes.chats, scenes.predictions
+deployer, lab_cluster = scenes.deployer, scenes.lab_cluster
+drained, left_of, nodes_of, used_of = scenes.drained, scenes.left_of, scenes.nodes_of, scenes.used_of
+deadlock = cluster_one_gpu.deadlock
 see_it_fail, some_events = cluster_never_ready.see_it_fail, cluster_diagnosis.show_events
 terminal_task = cluster_terminal.show_task
 
