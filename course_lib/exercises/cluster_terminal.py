@@ -96,7 +96,7 @@ def require_done() -> dict[str, object]:
         raise NotAttempted
     if release != _GOOD:
         raise NotYet(
-            f"Deployment {DEPLOYMENT} is at release {release}",
+            f"release {release} is what Deployment {DEPLOYMENT} should run now",
             expected="the newest one whose pods were ever ready",
             look="`kubectl rollout history`: the revision before the last need not be a good one; `kubectl get replicasets` has them all",
         )
