@@ -245,7 +245,7 @@ def _becomes(deployer: Deployer, source: str, host: str, port: int, *, wanted: b
     """Whether a connection from inside a pod gets through, or ceases to, in time."""
 
     def probe() -> None:
-        said = execute.execute(deployer.api, NAME, source, "python3", "-c", _CONNECT, host, str(port))
+        said = execute.execute(deployer.api, NAME, source, "python3", "-c", _CONNECT, host, str(port), timeout=60)
         if (said.status == 0) != wanted:
             raise waits.NotYet(said.stderr)
 
