@@ -26,8 +26,8 @@ def target(scaler: Object, deployment: Object) -> float:
     """
     container = checks.server(deployment)
     metrics = [
-        checks.part(one, "resource") or checks.part(one, "containerResource") or {}
-        for one in checks.part(scaler, "spec", "metrics") or []
+        checks.mapping(one, "resource") or checks.mapping(one, "containerResource")
+        for one in checks.each(scaler, "spec", "metrics")
     ]
     cpu = [checks.part(one, "target") for one in metrics if checks.part(one, "name") == "cpu"]
     require(
@@ -65,7 +65,7 @@ def require_scales(scaler: Object, deployment: Object) -> float:
     """
     version = scaler["apiVersion"]
     require(version == VERSION, f"the autoscaler is of {version}", expected=VERSION, look="apiVersion")
-    aims = checks.part(scaler, "spec", "scaleTargetRef") or {}
+    aims = checks.mapping(scaler, "spec", "scaleTargetRef")
     require(
         (aims.get("apiVersion"), aims.get("kind"), aims.get("name")) == ("apps/v1", "Deployment", serving.DEPLOYMENT),
         f"the autoscaler scales {aims.get('kind')} {aims.get('name')} of {aims.get('apiVersion')}",
@@ -111,8 +111,8 @@ def bounds(scaler: Object) -> tuple[int, int]:
 
 def window(scaler: Object, direction: str, otherwise: float) -> float:
     """Seconds for which a direction of `behavior` looks back."""
-    said = checks.part(scaler, "spec", "behavior", direction, "stabilizationWindowSeconds")
-    return otherwise if said is None else float(said)
+    said = checks.number(scaler, "spec", "behavior", direction, "stabilizationWindowSeconds")
+    return otherwise if said is None else said
 
 
 def _amount(container: Object, which: str) -> float:
@@ -128,6 +128,6 @@ def _amount(container: Object, which: str) -> float:
 def _names(scaler: Object) -> str:
     each = [
         checks.part(one, "resource", "name") or checks.part(one, "type")
-        for one in checks.part(scaler, "spec", "metrics") or []
+        for one in checks.each(scaler, "spec", "metrics")
     ]
     return ", ".join(map(str, each)) or "nothing"

@@ -21,13 +21,16 @@ _LONGEST = 90.0
 def settings(found: Sequence[Object], deployment: Object) -> dict[str, str]:
     """The variables of a Deployment's server: from ConfigMaps of the same manifests, and its own, which win."""
     container = checks.server(deployment)
-    maps = {one["metadata"]["name"]: checks.part(one, "data") or {} for one in found if one["kind"] == "ConfigMap"}
+    maps = {str(one["metadata"]["name"]): checks.mapping(one, "data") for one in found if one["kind"] == "ConfigMap"}
     read: dict[str, str] = {}
-    for source in checks.part(container, "envFrom") or []:
-        read |= {key: str(value) for key, value in maps.get(checks.part(source, "configMapRef", "name"), {}).items()}
-    for one in checks.part(container, "env") or []:
-        source = checks.part(one, "valueFrom", "configMapKeyRef") or {}
-        taken = checks.part(maps, checks.part(source, "name"), checks.part(source, "key"))
+    for source in checks.each(container, "envFrom"):
+        read |= {
+            key: str(value)
+            for key, value in checks.mapping(maps, str(checks.part(source, "configMapRef", "name"))).items()
+        }
+    for one in checks.each(container, "env"):
+        source = checks.mapping(one, "valueFrom", "configMapKeyRef")
+        taken = checks.part(maps, str(source.get("name")), str(source.get("key")))
         value = checks.part(one, "value") if taken is None else taken
         if value is not None:
             read[str(checks.part(one, "name"))] = str(value)
@@ -40,7 +43,7 @@ def require_some_stay(deployment: Object, *, replicas: int) -> None:
     Raises:
         NotYet: all may be missing at once.
     """
-    strategy = checks.part(deployment, "spec", "strategy") or {}
+    strategy = checks.mapping(deployment, "spec", "strategy")
     require(
         checks.part(strategy, "type") != "Recreate",
         "with Recreate all old pods end before a new one begins",
@@ -66,8 +69,8 @@ def require_asks_for_readiness(deployment: Object) -> None:
     probe = checks.part(checks.server(deployment), "readinessProbe")
     if not probe:
         return
-    command = " ".join(map(str, checks.part(probe, "exec", "command") or []))
-    asked = checks.part(probe, "httpGet", "path") or command or "whether the port is open"
+    command = " ".join(map(str, checks.each(probe, "exec", "command")))
+    asked = str(checks.part(probe, "httpGet", "path") or command or "whether the port is open")
     require(
         asked == "/ready" or "--ready" in asked,
         f"the readinessProbe asks {asked}, which goes well while the models are still being loaded",
@@ -86,8 +89,8 @@ def require_time_to_end(found: Sequence[Object], deployment: Object) -> float:
     pod = checks.part(deployment, "spec", "template", "spec")
     read = settings(found, deployment)
     hook, delay, drain = _hook(checks.server(deployment)), _seconds(read, "SHUTDOWN_DELAY_SECONDS"), _seconds(read, "DRAIN_SECONDS")  # fmt: skip
-    said = checks.part(pod, "terminationGracePeriodSeconds")
-    grace = _GRACE if said is None else float(said)
+    said = checks.number(pod, "terminationGracePeriodSeconds")
+    grace = _GRACE if said is None else said
     require(
         hook is None or hook + delay >= 1,
         "a pod refuses requests as soon as it is told to end, and until each node has heard of that it is still sent some",
@@ -115,9 +118,9 @@ def _hook(container: Object) -> float | None:
     hook = checks.part(container, "lifecycle", "preStop")
     if not hook:
         return 0.0
-    if (slept := checks.part(hook, "sleep", "seconds")) is not None:
-        return float(slept)
-    command = " ".join(map(str, checks.part(hook, "exec", "command") or []))
+    if (slept := checks.number(hook, "sleep", "seconds")) is not None:
+        return slept
+    command = " ".join(map(str, checks.each(hook, "exec", "command")))
     said = re.search(r"\bsleep\s+(\d+(?:\.\d+)?)", command)
     return float(said[1]) if said else None
 

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from course_lib import images
 from course_lib.cluster import Deployer, headers, serving
 from course_lib.errors import CourseError
+from course_lib.exercises.cluster_scenes import CHAT
 from course_lib.steady_load import Sent, SteadyLoad
 
-#: Some 15 ms of a core: what is measured is the model, and not the client, who shares the machine with it.
-CHAT = {"model": "tutor", "messages": [{"role": "user", "content": "What is an image layer?"}], "max_tokens": 48}
 _CPU = "process_cpu_seconds_total"
 
 

@@ -127,13 +127,13 @@ def _require_image(deployment: Object) -> None:
 
 def _require_closed(deployment: Object) -> None:
     """No root, no capability, no place to write to."""
-    own = checks.part(checks.server(deployment), "securityContext") or {}
-    both = (checks.part(deployment, "spec", "template", "spec", "securityContext") or {}) | own
+    own = checks.mapping(checks.server(deployment), "securityContext")
+    both = checks.mapping(deployment, "spec", "template", "spec", "securityContext") | own
     for fine, seen, look in (
         (both.get("runAsNonRoot") is True, "the server may run as root", "runAsNonRoot"),
         (own.get("readOnlyRootFilesystem") is True, "the server may write to its root", "readOnlyRootFilesystem"),
         (own.get("allowPrivilegeEscalation") is False, "a process may become more than it is", "allowPrivilegeEscalation"),
-        ("ALL" in (checks.part(own, "capabilities", "drop") or []), "the server keeps capabilities", "capabilities: drop"),
+        ("ALL" in checks.each(own, "capabilities", "drop"), "the server keeps capabilities", "capabilities: drop"),
     ):  # fmt: skip
         require(fine, seen, expected="what a burglar finds little with", look=f"securityContext, {look}")
 
@@ -169,14 +169,14 @@ def _require_probed(deployment: Object) -> None:
 
 def _require_key(deployment: Object) -> None:
     container = checks.server(deployment)
-    open_key = any(checks.part(one, "name") == "API_KEYS" for one in checks.part(container, "env") or [])
+    open_key = any(checks.part(one, "name") == "API_KEYS" for one in checks.each(container, "env"))
     require(not open_key, "the key stands in the environment", expected="a file of a mounted Secret", look="API_KEYS")
     volumes = {
-        checks.part(one, "name")
-        for one in checks.part(deployment, "spec", "template", "spec", "volumes") or []
+        str(checks.part(one, "name"))
+        for one in checks.each(deployment, "spec", "template", "spec", "volumes")
         if checks.part(one, "secret", "secretName") == serving.KEYS
     }
-    mounted = {checks.part(one, "name") for one in checks.part(container, "volumeMounts") or []}
+    mounted = {str(checks.part(one, "name")) for one in checks.each(container, "volumeMounts")}
     require(
         bool(volumes & mounted),
         f"the Secret {serving.KEYS} is not mounted",
@@ -186,10 +186,10 @@ def _require_key(deployment: Object) -> None:
 
 
 def _require_settings(found: Sequence[Object], deployment: Object) -> None:
-    maps = {one["metadata"]["name"] for one in found if one["kind"] == "ConfigMap"}
+    maps = {str(one["metadata"]["name"]) for one in found if one["kind"] == "ConfigMap"}
     container = checks.server(deployment)
-    used = {checks.part(one, "configMapRef", "name") for one in checks.part(container, "envFrom") or []}
-    used |= {checks.part(one, "valueFrom", "configMapKeyRef", "name") for one in checks.part(container, "env") or []}
+    used = {str(checks.part(one, "configMapRef", "name")) for one in checks.each(container, "envFrom")}
+    used |= {str(checks.part(one, "valueFrom", "configMapKeyRef", "name")) for one in checks.each(container, "env")}
     require(
         bool(maps & used),
         "no setting comes from a ConfigMap of these manifests",
@@ -205,7 +205,7 @@ def _require_settings(found: Sequence[Object], deployment: Object) -> None:
 
 
 def _require_reached(service: Object, deployment: Object) -> None:
-    ports = [checks.part(one, "nodePort") for one in checks.part(service, "spec", "ports") or []]
+    ports = [checks.part(one, "nodePort") for one in checks.each(service, "spec", "ports")]
     require(
         checks.part(service, "spec", "type") == "NodePort" and scenes.EXERCISE_PORT in ports,
         f"the Service is of type {checks.part(service, 'spec', 'type') or 'ClusterIP'} with nodePort {ports}",
@@ -230,7 +230,7 @@ def _require_evictable(budget: Object, deployment: Object, least: int) -> None:
 
 
 def _require_matches(selector: Any, deployment: Object, who: str) -> None:
-    labels = checks.part(deployment, "spec", "template", "metadata", "labels") or {}
+    labels = checks.mapping(deployment, "spec", "template", "metadata", "labels")
     fine = isinstance(selector, dict) and bool(selector) and selector.items() <= labels.items()
     require(fine, f"{who} looks for {selector}, and the pods carry {labels}", expected="labels of the pods", look="selector")  # fmt: skip
 
