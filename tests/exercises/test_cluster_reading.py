@@ -17,7 +17,7 @@ from course_lib.exercises import cluster_ending as ending
 from course_lib.exercises import cluster_own_reading as reading
 from course_lib.exercises import cluster_scenes
 from course_lib.lab import exercise
-from course_lib.settings import CHECKOUT
+from course_lib.settings import CHECKOUT, settings
 
 LAB = "4.4.5"
 ANSWERS = CHECKOUT / "solutions" / LAB
@@ -28,12 +28,16 @@ class Live(Exception):
     """From here on a cluster would be needed."""
 
 
-@pytest.fixture
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def no_cluster(fresh_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a cluster nor an engine is asked for anything."""
+
     def asked() -> None:
         raise Live
 
     monkeypatch.setattr(cluster_scenes, "ready_cluster", asked)
+    monkeypatch.setenv("IMAGES", "debian")
+    settings.cache_clear()
 
 
 def answer(name: str) -> list[dict[str, Any]]:
@@ -67,14 +71,14 @@ def changed(found: list[dict[str, Any]], place: Place, value: Any) -> list[dict[
 
 
 @pytest.mark.parametrize("name", ["no-request-lost", "hold-p95", "own-manifests"])
-def test_a_reference_answer_is_read_to_its_end(name: str, no_cluster: None) -> None:
+def test_a_reference_answer_is_read_to_its_end(name: str) -> None:
     with pytest.raises(Live):
         exercise.find(LAB, name).check(ANSWERS / name / "answer")
 
 
 @pytest.mark.parametrize("name", ["no-request-lost", "hold-p95", "own-manifests"])
 def test_manifests_of_every_shape_are_an_answer_and_no_traceback(
-    name: str, no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each place of a right answer holds something else once."""
     found, refused, read = answer(name), 0, manifests.read
