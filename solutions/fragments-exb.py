@@ -104,7 +104,7 @@ lab.check("no-request-lost")
 # so that the p95 holds when the load comes.
 #
 # *The check* measures what one chat costs and takes at rest, on this machine. Then it brings 1.8 times the load that one replica can
-# bear, and gives your autoscaler two minutes until 95 of 100 answers come within fifteen times that, refusals not counted as answers.
+# bear, and gives your autoscaler two minutes until 95 of 100 answers come within twenty-five times that, refusals not counted as answers.
 # While the load is on, no replica may be taken away.
 
 # %% tags=["stub", "ex-hold-p95", "nbval-ignore-output"]

@@ -22,7 +22,7 @@ SERVER = STARTERS / "4.4.5" / NAME / "server.yaml"
 #: The load, in CPU that one replica may use: one has to refuse nearly half of it, three bear it.
 TIMES = 1.8
 #: How many times what one chat takes at rest 95 of 100 may take under the load.
-PATIENCE = 15
+PATIENCE = 25
 #: Seconds that the target has to be held for, and within which.
 WINDOW, LONGEST = 10, 120
 

@@ -30,7 +30,7 @@ LEAST_REQUEST, MOST_REQUEST, LEAST_CPU_LIMIT, LEAST_MEMORY_LIMIT, MOST_MEMORY_LI
 #: Replicas that have to fit an empty node.
 FIT = 4
 #: With the new limits 95 of 100 answers may take so many times what they took with more than enough.
-PATIENCE = 5
+PATIENCE = 15
 
 Sizes = Mapping[str, Mapping[str, str]]
 
