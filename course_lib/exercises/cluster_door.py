@@ -7,31 +7,20 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from course_lib import waits
-from course_lib.cluster import Deployer, execute, pods, policies, serving
+from course_lib.cluster import Deployer, policies, serving
 from course_lib.cluster.api import Object
 from course_lib.cluster.policies import End, Port
 from course_lib.errors import CourseError
 from course_lib.exercises import cluster_checks as checks
+from course_lib.exercises import cluster_connections as connections
 from course_lib.exercises import cluster_scenes as scenes
 from course_lib.exercises.cluster_checks import require
+from course_lib.exercises.cluster_connections import CLIENT, CLIENT_PORT, DENY_ALL, NAME, SERVER, STRANGER
 from course_lib.lab.exercise import NotYet, Skipped
 
-NAME = "closed-door"
 _POLICY = ("networking.k8s.io/v1", "NetworkPolicy")
 #: What a namespace's name is as a label; Kubernetes sets it since 1.21.
 _NAMESPACE = "kubernetes.io/metadata.name"
-_SERVER = {"app.kubernetes.io/name": "inference-server"}
-_CLIENT = {"inference-client": "true"}
-_STRANGER = {"app.kubernetes.io/name": "stranger"}
-#: Where the client listens, so that the server could call it.
-_CLIENT_PORT = 9000
-_DENY_ALL = {
-    "apiVersion": "networking.k8s.io/v1",
-    "kind": "NetworkPolicy",
-    "metadata": {"name": "deny-all"},
-    "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-}
 
 
 @dataclass(frozen=True)
@@ -57,17 +46,17 @@ def require_closed(folder: Path) -> dict[str, object]:
     wanted = _wanted(scenes.deployer(cluster))
     _require_said(_as_taken(scenes.deployer(cluster, "default"), found), wanted)
     with scenes.room(cluster, NAME) as deployer:
-        _start_pods(deployer)
-        enforced = _enforced(deployer)
+        connections.start(deployer)
+        enforced = connections.enforced(deployer)
         checks.applied(deployer, found)
         _require_said(deployer.api.objects(*_POLICY, NAME), wanted)
         if not enforced:
             raise Skipped(
                 f"your {len(found)} policies were applied, read back, and say what they should: {len(wanted)} connections were "
                 "worked out from their text. None of that was tried, for this cluster's network enforces no policies: under "
-                "deny-all a pod still reached the server. Kind's own current nodes have a network that does enforce them."
+                "deny-all one pod still reached the other. Kind's own current nodes have a network that does enforce them."
             )
-        return {"by their text": f"{len(wanted)} connections as wanted", **_require_tried(deployer)}
+        return {"by their text": f"{len(wanted)} connections as wanted", **connections.require_tried(deployer)}
 
 
 def _as_taken(deployer: Deployer, found: Sequence[Object]) -> list[Object]:
@@ -77,7 +66,7 @@ def _as_taken(deployer: Deployer, found: Sequence[Object]) -> list[Object]:
         NotYet: it does not take one; with its words.
     """
     taken = []
-    by_name = {one["metadata"]["name"]: one for one in (_DENY_ALL, *found)}
+    by_name = {one["metadata"]["name"]: one for one in (DENY_ALL, *found)}
     for one in by_name.values():
         try:
             said = deployer.api.apply(one, deployer.namespace, dry_run=True)
@@ -103,21 +92,18 @@ def _require_said(read: Sequence[Object], wanted: Sequence[_Wanted]) -> None:
 def _wanted(deployer: Deployer) -> list[_Wanted]:
     """The connections that say whether the door is closed, the most telling first."""
     node = deployer.api.objects("v1", "Node")[-1]["spec"]
-    near = [
-        str(one) for one, _ in zip(ip_network(node.get("podCIDR") or "10.244.0.0/24").hosts(), range(9), strict=False)
-    ]
+    network = ip_network(node.get("podCIDR") or "10.244.0.0/24")
+    near = [str(network[number]) for number in range(9)]
     here = {_NAMESPACE: NAME}
-    server = End("the server", near[4], NAME, _SERVER, here, {"http": serving.PORT})
-    client = End('a pod with the label inference-client: "true"', near[5], NAME, _CLIENT, here)
-    stranger = End("a pod without that label", near[6], NAME, _STRANGER, here)
-    foreign = End("a pod with that label in another namespace", near[7], "default", _CLIENT, {_NAMESPACE: "default"})
+    server = End("the server", near[4], NAME, SERVER, here, {"http": serving.PORT})
+    client = End('a pod with the label inference-client: "true"', near[5], NAME, CLIENT, here)
+    stranger = End("a pod without that label", near[6], NAME, STRANGER, here)
+    foreign = End("a pod with that label in another namespace", near[7], "default", CLIENT, {_NAMESPACE: "default"})
     outside = End("an address outside the cluster", "203.0.113.7")
     dns = _dns(deployer, near[8])
     asked, web = Port(serving.PORT), Port(443)
-    who, only = (
-        "`from`, in the ingress rule of the server's policy",
-        "egress, and whom each policy's podSelector selects",
-    )
+    who = "`from`, in the ingress rule of the server's policy"
+    only = "egress, and whom each policy's podSelector selects"
     return [
         _Wanted(client, server, asked, True, "both directions: the server's ingress and the client's egress; a policy sees the pod's port, not the Service's"),
         _Wanted(stranger, server, asked, False, who),
@@ -130,7 +116,7 @@ def _wanted(deployer: Deployer) -> list[_Wanted]:
         _Wanted(client, stranger, asked, False, "`to`, in the egress rule of the client's policy"),
         _Wanted(server, outside, web, False, only),
         _Wanted(server, dns, Port(53, "UDP"), False, f"{only}; the server calls nobody, so it needs no names"),
-        _Wanted(server, client, Port(_CLIENT_PORT), False, only),
+        _Wanted(server, client, Port(CLIENT_PORT), False, only),
         _Wanted(stranger, outside, web, False, only),
     ]  # fmt: skip
 
@@ -147,110 +133,3 @@ def _dns(deployer: Deployer, otherwise: str) -> End:
         {_NAMESPACE: "kube-system"},
         {"dns": 53, "dns-tcp": 53},
     )
-
-
-def _start_pods(deployer: Deployer) -> None:
-    listens = ["python3", "-m", "http.server", str(_CLIENT_PORT), "--directory", "/tmp"]
-    ports = [{"name": "http", "port": 80, "targetPort": "http"}]
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": serving.SERVICE},
-        "spec": {"selector": _SERVER, "ports": ports},
-    }
-    ready = {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 3}
-    answers = {"ports": [{"name": "http", "containerPort": serving.PORT}], "readinessProbe": ready}
-    deployer.apply(
-        [
-            service,
-            _pod("server", _SERVER, answers),
-            _pod("client", _CLIENT, {"command": listens}),
-            _pod("stranger", _STRANGER, {"command": ["sleep", "infinity"]}),
-        ]
-    )
-
-    def probe() -> None:
-        waiting = [f"{one.name}: {one.words()}" for one in pods.pods(deployer.api, NAME) if not one.ready]
-        if waiting:
-            raise waits.NotYet("; ".join(waiting))
-
-    waits.until(probe, what="the pods that try the door", timeout=120, every=0.5)
-
-
-def _pod(name: str, labels: dict[str, str], container: Object) -> Object:
-    common = {"name": "main", "image": serving.IMAGE, "imagePullPolicy": "IfNotPresent"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "automountServiceAccountToken": False,
-            "containers": [common | container],
-        },
-    }
-
-
-def _enforced(deployer: Deployer, *, timeout: float = 12) -> bool:
-    """Whether this cluster's network enforces policies: a connection that works ends under a deny-all, within seconds."""
-    for source, host, port in _tried(deployer):
-        if not _becomes(deployer, source, host, port, wanted=True, timeout=30):
-            raise NotYet(
-                f"without any policy, {source} does not reach {host}:{port}",
-                expected="an open door to begin with",
-                look="`kubectl get pods --all-namespaces`: this is the cluster's trouble, and none of your policies'",
-            )
-    deployer.apply([_DENY_ALL])
-    source, host, port = _tried(deployer)[-1]
-    return _becomes(deployer, source, host, port, wanted=False, timeout=timeout)
-
-
-def _tried(deployer: Deployer) -> list[tuple[str, str, int]]:
-    """(pod, host, port) of the connections that are tried: by name, and by addresses, which need no DNS."""
-    at = {one.name: one.ip for one in pods.pods(deployer.api, NAME)}
-    return [
-        ("client", serving.SERVICE, 80),
-        ("stranger", at["server"], serving.PORT),
-        ("server", at["client"], _CLIENT_PORT),
-    ]
-
-
-def _require_tried(deployer: Deployer) -> dict[str, object]:
-    """The same three connections under the learner's policies: the first gets through, and the others do not.
-
-    Raises:
-        NotYet: one does not do as the policies' text says.
-    """
-    (client, name, port), *closed = _tried(deployer)
-    require(
-        _becomes(deployer, client, name, port, wanted=True, timeout=30),
-        f"tried: pod {client} does not reach {name}:{port}",
-        expected="it does, since your policies say so",
-        look="both directions, and DNS",
-    )
-    for source, host, number in closed:
-        require(
-            _becomes(deployer, source, host, number, wanted=False, timeout=15),
-            f"tried: pod {source} reaches {host}:{number}",
-            expected="it does not",
-            look="the policy of the pod that is reached, and that of the pod that calls",
-        )
-    return {"tried": f"client → {name}:{port} gets through; {' and '.join(one for one, *_ in closed)} don't"}
-
-
-_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)"
-
-
-def _becomes(deployer: Deployer, source: str, host: str, port: int, *, wanted: bool, timeout: float) -> bool:
-    """Whether a connection from inside a pod gets through, or ceases to, in time."""
-
-    def probe() -> None:
-        said = execute.execute(deployer.api, NAME, source, "python3", "-c", _CONNECT, host, str(port))
-        if (said.status == 0) != wanted:
-            raise waits.NotYet(said.stderr)
-
-    try:
-        waits.until(probe, what="a connection", timeout=timeout, every=0.5)
-    except waits.WaitTimeout:
-        return False
-    return True

@@ -108,7 +108,7 @@ def require_done() -> dict[str, object]:
         raise NotYet(
             f"the annotation {NOTE} is {note!r}",
             expected=_incident(),
-            look="`kubectl annotate --help`: KEY=VALUE, and --overwrite where there is one already",
+            look="`kubectl annotate --help`: KEY=VALUE; `rollout undo` brings back the annotations of its revision, so write it last",
         )
     ready = _settled(scenes.deployer(cluster, NAMESPACE))
     return {"release": release, "replicas ready": ready, NOTE: note}
