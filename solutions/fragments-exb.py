@@ -121,9 +121,9 @@ lab.check("hold-p95")
 # An empty page, and what is wanted in its comments. **Write the manifests you would sign**: Deployment, Service, settings, autoscaler
 # and disruption budget, with all of the above. Once they pass, they stand in the run's report with what was measured.
 #
-# *The check* reads them and has the API server read them, applies them, asks through your Service with the key and without, kills a pod's
-# processes under load and waits for it to come back, brings so much load that your autoscaler has to follow, and replaces all
-# pods while it counts every request.
+# *The check* reads them and has the API server read them, applies them, asks through your Service with the key and without, brings so
+# much load that your autoscaler has to follow, kills a pod's processes and waits for it to come back, and replaces all pods while
+# it counts every request.
 
 # %% tags=["stub", "ex-own-manifests", "nbval-ignore-output"]
 lab.files("own-manifests")

@@ -43,8 +43,9 @@ def require_signed_and_sound(folder: Path) -> dict[str, object]:
         checks.require_answers(deployer, address)
         with loads.predictions(deployer, address, rate=RATE) as calm:
             calm.run_for(4)
-        back = _require_comes_back(cluster, deployer, address)
+        # In this order: a start costs so much CPU that the autoscaler would follow that.
         second, most = _require_follows(deployer, address, own)
+        back = _require_comes_back(cluster, deployer, address)
         with loads.predictions(deployer, address, rate=RATE) as load:
             load.run_for(1)
             lossless.replace_all(deployer, load)
