@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 from course_lib import waits
@@ -59,7 +61,7 @@ def require_holds(folder: Path) -> dict[str, object]:
         rate = TIMES * checks.limit(checks.server(deployment), "cpu") / each
         with Timeline(deployer, serving.DEPLOYMENT) as timeline, loads.chats(deployer, address, rate=rate) as load:
             held = _wait_held(deployer, timeline, load, most=PATIENCE * calm)
-        _require_no_flapping(timeline)
+        require_no_flapping([one.desired for one in timeline.moments])
         second = next(one.at for one in timeline.moments if one.ready > 1)
         return {
             "replicas": f"1 -> {max(one.ready for one in timeline.moments)}",
@@ -106,7 +108,12 @@ def _wait_held(deployer: Deployer, timeline: Timeline, load: SteadyLoad, *, most
         ready = moments[-1].ready if moments else 0
         within = loads.quantile(recent, 0.95)
         refused = loads.unanswered(recent)
-        said = f"after {now:.0f} s with {ready} replicas 95 of 100 answers take {within * 1000:.0f} ms{f'; {refused}' if refused else ''}"
+        took = (
+            f"95 of 100 answers take {within * 1000:.0f} ms"
+            if isfinite(within)
+            else "fewer than 95 of 100 are answered"
+        )
+        said = f"after {now:.0f} s with {ready} replicas {took}{f'; {refused}' if refused else ''}"
         if ready < 2 or now < WINDOW or len(recent) < load.rate * WINDOW / 2 or within > most:
             raise waits.NotYet(said)
         return within
@@ -124,12 +131,20 @@ def _wait_held(deployer: Deployer, timeline: Timeline, load: SteadyLoad, *, most
         raise NotYet(f"{error.what}\n{error.why}", expected="an autoscaler that can be read", look=error.do) from None
 
 
-def _require_no_flapping(timeline: Timeline) -> None:
-    wanted = [one.desired for one in timeline.moments if one.desired]
-    fell = [(before, after) for before, after in pairwise(wanted) if after < before]
+def require_no_flapping(wanted: Sequence[int]) -> None:
+    """The number of replicas that was wanted never fell.
+
+    Args:
+        wanted: one after the other; 0 where the autoscaler had not decided yet.
+
+    Raises:
+        NotYet: it did.
+    """
+    decided = [one for one in wanted if one]
+    fell = [f"from {before} to {after} replicas" for before, after in pairwise(decided) if after < before]
     require(
         not fell,
-        f"under a steady load it went {', then '.join(f'from {before} to {after} replicas' for before, after in fell)}",
+        f"under a steady load it went {', then '.join(fell)}",
         expected="no replica taken away while the load is on",
         look="behavior.scaleDown",
     )

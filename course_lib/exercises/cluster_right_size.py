@@ -98,12 +98,12 @@ def require_right_size(right_size: Callable[[pd.DataFrame], Sizes]) -> dict[str,
     )
     before = measured()
     sizes = right_size(before.frame.copy())
-    _require_bands(_amounts(sizes), before)
+    require_bands(amounts(sizes), before)
     cluster, server = scenes.ready_cluster(), manifests.read(SERVER)
     with scenes.room(cluster, NAME) as deployer:
         resized = deepcopy(server)
         checks.server(checks.named(resized, "Deployment", serving.DEPLOYMENT))["resources"] = sizes
-        fits = _fits(deployer, _amounts(sizes)["requests"])
+        fits = _fits(deployer, amounts(sizes)["requests"])
         require(
             fits >= FIT,
             f"{fits} such replicas fit an empty node",
@@ -161,7 +161,7 @@ def _measure(deployer: Deployer, address: str, rate: float, *, rows: int = 2) ->
     return Measured(frame, rate, loads.quantile(load.sent, 0.95))
 
 
-def _amounts(sizes: object) -> dict[str, dict[str, float]]:
+def amounts(sizes: object) -> dict[str, dict[str, float]]:
     """Requests and limits in cores and bytes.
 
     Raises:
@@ -180,7 +180,7 @@ def _amounts(sizes: object) -> dict[str, dict[str, float]]:
     return found
 
 
-def _require_bands(found: Mapping[str, Mapping[str, float]], before: Measured) -> None:
+def require_bands(found: Mapping[str, Mapping[str, float]], before: Measured) -> None:
     """Requests are what is used and not much more; limits leave room.
 
     Raises:
