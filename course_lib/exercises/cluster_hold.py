@@ -80,11 +80,9 @@ def require_measured(deployer: Deployer, *, timeout: float = 120) -> None:
     """
 
     def probe() -> None:
-        seen = deployer.autoscaler(serving.DEPLOYMENT)
-        if seen.used.get("cpu") is None:
-            raise waits.NotYet(
-                "\n".join(f"{key}: {said}" for key, said in seen.conditions.items()) or "it has not looked"
-            )
+        said = deployer.autoscaler(serving.DEPLOYMENT).conditions
+        if not said.get("ScalingActive", "").startswith("True"):
+            raise waits.NotYet("\n".join(f"{key}: {words}" for key, words in said.items()) or "it has not looked")
 
     try:
         waits.until(probe, what="the autoscaler to have figures", timeout=timeout, every=0.5)
