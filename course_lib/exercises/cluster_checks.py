@@ -70,6 +70,34 @@ def part(found: Any, *path: str | int) -> Any:
     return found
 
 
+def mapping(found: Any, *path: str | int) -> dict[str, Any]:
+    """The same where fields by name are expected; without any where something else stands there."""
+    here = part(found, *path)
+    return here if isinstance(here, dict) else {}
+
+
+def each(found: Any, *path: str | int) -> list[Any]:
+    """The same where a list is expected."""
+    here = part(found, *path)
+    return here if isinstance(here, list) else []
+
+
+def number(found: Any, *path: str | int) -> float | None:
+    """The same where a number is expected.
+
+    Raises:
+        NotYet: something else stands there.
+    """
+    said = part(found, *path)
+    if said is None:
+        return None
+    try:
+        return float(said)
+    except (TypeError, ValueError):
+        place = ".".join(map(str, path))
+        raise NotYet(f"{place} is {said!r}", expected="a number", look=place) from None
+
+
 def server(deployment: Object) -> Object:
     """The first container of a Deployment's pods.
 

@@ -6,15 +6,26 @@ and the answers. Hints come in three: what to think about, where to look, how it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from course_lib.exercises import cluster_diagnosis, cluster_door, cluster_never_ready, cluster_one_gpu, cluster_terminal
+from course_lib.exercises import (
+    cluster_diagnosis,
+    cluster_door,
+    cluster_hold,
+    cluster_lossless,
+    cluster_never_ready,
+    cluster_one_gpu,
+    cluster_own,
+    cluster_right_size,
+    cluster_terminal,
+)
 from course_lib.exercises import cluster_scenes as scenes
 from course_lib.lab.exercise import exercise
 
 __all__ = [
     "chats", "deadlock", "deployer", "drained", "lab_cluster", "left_of", "nodes_of", "predictions", "see_it_fail",
-    "some_events", "terminal_task", "used_of",
+    "some_events", "terminal_task", "usage_under_load", "used_of",
 ]  # fmt: skip
 
 LAB = "4.4.5"
@@ -24,7 +35,7 @@ deployer, lab_cluster = scenes.deployer, scenes.lab_cluster
 drained, left_of, nodes_of, used_of = scenes.drained, scenes.left_of, scenes.nodes_of, scenes.used_of
 deadlock = cluster_one_gpu.deadlock
 see_it_fail, some_events = cluster_never_ready.see_it_fail, cluster_diagnosis.show_events
-terminal_task = cluster_terminal.show_task
+terminal_task, usage_under_load = cluster_terminal.show_task, cluster_right_size.usage_under_load
 
 
 @exercise(
@@ -83,3 +94,63 @@ def closed_door(folder: Path) -> dict[str, object]:
 )
 def in_a_terminal() -> dict[str, object]:
     return cluster_terminal.require_done()
+
+
+@exercise(
+    LAB,
+    "right-size",
+    "Requests and limits from what is used",
+    hints=(
+        "Look at the measurement first: which rows hold nothing but load, and which hold the quiet before it? A request is what a node sets aside for you; a limit is where you are stopped.",
+        "A measurement is the mean of some 15 seconds, so the rows from 20 seconds on are the ones to go by. Take the most of them, with some room for the request. CPU above its limit waits, memory above its limit is killed: which of them wants more room?",
+        'loaded = measured[measured["at"] >= 20]; requests of 1.2 times its maximum, limits of 2.5 times (cpu) and 1.5 times (memory); f"{cores * 1000:.0f}m" and f"{size / 2**20:.0f}Mi".',
+    ),
+)
+def right_size(sizes: Callable[..., cluster_right_size.Sizes]) -> dict[str, object]:
+    return cluster_right_size.require_right_size(sizes)
+
+
+@exercise(
+    LAB,
+    "no-request-lost",
+    "A rollout that loses no request",
+    files=True,
+    hints=(
+        "Follow one pod through its life: when does the Service begin to send to it, when does it stop, and what does the pod do in between and after? Then ask how many pods are in that state at once.",
+        "`/health` is 200 while the models are being loaded, `/ready` is not. A pod that is told to end is still on the other nodes' lists for a moment. And from that moment on, terminationGracePeriodSeconds is all the time it has: for the hook, the delay and the drain together.",
+        'maxUnavailable: 0 with maxSurge: 1; readinessProbe on /ready; lifecycle.preStop.exec.command: [sleep, "5"]; terminationGracePeriodSeconds: 30, which is more than 5 + 20. k8s/base/deployment.yaml has it all.',
+    ),
+)
+def no_request_lost(folder: Path) -> dict[str, object]:
+    return cluster_lossless.require_loses_nothing(folder)
+
+
+@exercise(
+    LAB,
+    "hold-p95",
+    "An autoscaler that keeps answers quick",
+    files=True,
+    hints=(
+        "An autoscaler knows nothing of answers. It sees one figure, and keeps it near a target: which figure rises when people wait, and falls when a replica is added?",
+        "averageUtilization is a percentage of what is *requested* (200m), and a replica stops at its *limit* (300m): above which percentage can it never be seen? `behavior` has a part for each direction.",
+        "metrics: type Resource, cpu, Utilization, 70; minReplicas 1, maxReplicas 3; behavior: scaleUp.stabilizationWindowSeconds 0, scaleDown.stabilizationWindowSeconds 120. k8s/base/autoscaler.yaml has the form.",
+    ),
+)
+def hold_p95(folder: Path) -> dict[str, object]:
+    return cluster_hold.require_holds(folder)
+
+
+@exercise(
+    LAB,
+    "own-manifests",
+    "Your own manifests",
+    files=True,
+    deliverable=True,
+    hints=(
+        "You have read each part of it above. Begin with a Deployment that gets ready and a Service that finds it; then close it, bound it, and let it end well; the autoscaler and the budget come last.",
+        "k8s/base has one object a file, with a comment for each line that is there for a reason. What is not asked for here (service account, network policies, spread) you may leave out.",
+        "Take k8s/base/deployment.yaml, service.yaml, autoscaler.yaml and disruption-budget.yaml; a ConfigMap with what settings.env says instead of the generator; NodePort 30081; no namespaces; limits that fit; and check each line you take.",
+    ),
+)
+def own_manifests(folder: Path) -> dict[str, object]:
+    return cluster_own.require_signed_and_sound(folder)

@@ -31,9 +31,9 @@ LEARNERS = sorted(
 
 @pytest.mark.parametrize("file", LEARNERS, ids=lambda file: "/".join(file.parts[-3:]))
 def test_what_learners_write_is_of_today(file: Path) -> None:
-    """The starters, too, and the wrong answers: what is wrong with them is not their form."""
-    for one in yaml.load_all(file.read_text(), OneOfEachKey):
-        assert complaint(one) == ""
+    """The starters, too, and the wrong answers: what is wrong with them is not their form, but for one of them."""
+    said = "".join(complaint(one) for one in yaml.load_all(file.read_text(), OneOfEachKey))
+    assert ("periodSecond" in said) if file.parent.name == "wrong-typing-error" else not said, said
 
 
 def test_the_schemas_are_of_the_newest_version_that_the_package_has() -> None:
