@@ -89,6 +89,9 @@ class Deployer:
         found = [self.fit.manifest(one) for one in manifests.read(source, kubectl=self.kubectl)]
         flags = ["--force-conflicts"] * force + ["--dry-run=server"] * dry_run
         self._announce("apply", "--server-side", *flags, manifests.argument(source))
+        if self.fit.words and self.fit.words not in self._shown:
+            self._shown.add(self.fit.words)
+            shell.announce(f"# {self.fit.words}")
         return [self._apply(one, force=force, dry_run=dry_run) for one in found]
 
     def wait(self, name: str, *, timeout: float = 180) -> Rollout:

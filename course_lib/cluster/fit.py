@@ -18,6 +18,9 @@ PORT_LABEL = "org.course-lab.node-port"
 class Fit:
     """Manifests as they are."""
 
+    words = ""
+    """What is otherwise, in a line; empty where nothing is."""
+
     def image(self, name: str) -> str:
         """What pods of this cluster call an image."""
         return name
@@ -40,6 +43,8 @@ class FitAbroad(Fit):
         file: where it is written down which image was pushed as what.
         checkout: whose pods they are.
     """
+
+    words = "on this cluster: pushed images by digest, any free port of the nodes, shareProcessNamespace, a label that says whose pods"
 
     def __init__(self, file: Path, checkout: str) -> None:
         self._file = file

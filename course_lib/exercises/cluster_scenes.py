@@ -45,7 +45,8 @@ def ready_cluster() -> Cluster:
 
 def deployer(cluster: Cluster, namespace: str = serving.NAMESPACE) -> Deployer:
     """A Deployer for a namespace of the lab's cluster; on one that is somebody's, the namespace is made the course's own first."""
-    cluster.claim(namespace)
+    if namespace != "default":  # every cluster has that one; who only asks what the server would say asks there
+        cluster.claim(namespace)
     return Deployer(namespace, kubeconfig=cluster.kubeconfig, kubectl=cluster.source, fit=cluster.fit)
 
 
