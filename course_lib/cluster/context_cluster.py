@@ -62,9 +62,11 @@ class ContextCluster(Cluster):
 
     @cached_property
     def name(self) -> str:  # type: ignore[override]  # known when the kubeconfig was read
-        """The context."""
+        """The context: the one that was asked for, else the one that the lab is at, else the current one."""
         if self._wanted:
             return self._wanted
+        if self.kubeconfig.exists():
+            return self.kubectl("config", "current-context", show=False).output
         said = self._theirs("config", "current-context").output
         if not said:
             raise CourseError(
@@ -91,15 +93,9 @@ class ContextCluster(Cluster):
                 why="Its nodes know nothing of the images in this machine's engine.",
                 do="Set KUBE_REGISTRY, in the environment or in course.toml, as in registry.example.com/me; `docker login` to it first.",
             )
-        self._sign_in()
-        for verb in ("create", "delete"):
-            said = self.kubectl("auth", "can-i", verb, "namespaces", show=False, check=False, timeout=30)
-            if said.output.splitlines()[:1] != ["yes"]:
-                raise CourseError(
-                    f"this user may not {verb} namespaces on {self.name}",
-                    why=said.stderr.strip()[-300:] or "`kubectl auth can-i` says no.",
-                    do=f"Ask whoever runs it for that right, or name another context: KUBE_CONTEXT. {_OWN}",
-                )
+        self._sign_in()  # anew each time: tokens run out
+        if not self.description.exists():
+            self._require_rights()
         found = self.nodes()
         if not any(node.ready and node.schedulable for node in found):
             raise CourseError(f"no node of {self.name} takes pods", why=_listed(found), do=_OWN)
@@ -112,6 +108,16 @@ class ContextCluster(Cluster):
         }
         self.description.write_text(yaml.safe_dump(told, sort_keys=False))
         return found
+
+    def _require_rights(self) -> None:
+        for verb in ("create", "delete"):
+            said = self.kubectl("auth", "can-i", verb, "namespaces", show=False, check=False, timeout=30)
+            if said.output.splitlines()[:1] != ["yes"]:
+                raise CourseError(
+                    f"this user may not {verb} namespaces on {self.name}",
+                    why=said.stderr.strip()[-300:] or "`kubectl auth can-i` says no.",
+                    do=f"Ask whoever runs it for that right, or name another context: KUBE_CONTEXT. {_OWN}",
+                )
 
     def down(self) -> None:
         """Deletes the session's namespaces and lets its node take pods again; the cluster and what was pushed stay."""
@@ -215,11 +221,11 @@ class ContextCluster(Cluster):
             CourseError: no Service of the lab's asks for that port.
         """
         namespace, service = self._service(node_port)
-        ports = [one["nodePort"] for one in service["spec"]["ports"] if one.get("nodePort")]
-        if ports and (direct := self._reached(ports[0])):
-            return direct
         key = namespace, service["metadata"]["name"]
         if key not in self._forwarded:
+            ports = [one["nodePort"] for one in service["spec"]["ports"] if one.get("nodePort")]
+            if ports and (direct := self._reached(ports[0])):
+                return direct
             shell.announce(
                 f"# this machine does not reach the nodes: {key[1]} through the API server, a pod a connection"
             )
@@ -277,6 +283,12 @@ class ContextCluster(Cluster):
             )
         shell.announce(f"kubectl config view --minify --flatten --context={self.name}")
         said = self._theirs("config", "view", "--minify", "--flatten", "--raw", f"--context={self.name}")
+        if not said.output:
+            raise CourseError(
+                f"context {self.name} can't be read from the kubeconfig",
+                why=said.stderr.strip()[-800:],
+                do=f"`kubectl --context={self.name} get nodes` has to answer first.",
+            )
         ledger.write_down("folder", str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.kubeconfig.touch(mode=0o600)

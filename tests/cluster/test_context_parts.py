@@ -175,6 +175,8 @@ def test_a_cluster_that_does_not_answer(theirs: Path) -> None:
     copy = yaml.safe_load(found.kubeconfig.read_text())
     assert [one["name"] for one in copy["contexts"]] == ["here"] and "secret" in str(copy)
     assert stat.S_IMODE(found.kubeconfig.stat().st_mode) == 0o600
+    kubeconfig(theirs, server="https://127.0.0.1:1", current="there")
+    assert ContextCluster(source="debian", registry=REGISTRY).name == "here", "the lab stays where it began"
     found.down()
     assert not found.folder.exists() and not ledger.rows()
 
