@@ -94,7 +94,8 @@ def _ordered(objects: Iterable[Object], name: str) -> list[Object]:
     found = []
     for one in objects:
         meta = one.get("metadata") if isinstance(one, dict) else None
-        if not isinstance(meta, dict) or not (one.get("apiVersion") and one.get("kind") and meta.get("name")):
+        named = [one.get("apiVersion"), one.get("kind"), meta.get("name")] if isinstance(meta, dict) else [None]
+        if not all(isinstance(each, str) and each for each in named):
             raise CourseError(
                 f"{name} holds something that is no Kubernetes object",
                 why=str(one)[:300],
