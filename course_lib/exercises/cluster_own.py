@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from course_lib import waits
-from course_lib.cluster import Deployer, KindCluster, Timeline, crash, serving
+from course_lib.cluster import Cluster, Deployer, Timeline, crash, serving
 from course_lib.errors import CourseError
 from course_lib.exercises import cluster_checks as checks
 from course_lib.exercises import cluster_hold as hold
@@ -63,7 +63,7 @@ def require_signed_and_sound(folder: Path) -> dict[str, object]:
     }
 
 
-def _require_comes_back(cluster: KindCluster, deployer: Deployer, address: str) -> float:
+def _require_comes_back(cluster: Cluster, deployer: Deployer, address: str) -> float:
     """Kills a pod's processes under load; returns after how many seconds the pod was ready again.
 
     Raises:

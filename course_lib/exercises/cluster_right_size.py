@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from course_lib import waits
-from course_lib.cluster import Deployer, KindCluster, manifests, serving, usage
+from course_lib.cluster import Cluster, Deployer, manifests, serving, usage
 from course_lib.cluster.api import Object
 from course_lib.errors import CourseError
 from course_lib.exercises import cluster_checks as checks
@@ -122,7 +122,7 @@ def require_right_size(right_size: Callable[[pd.DataFrame], Sizes]) -> dict[str,
         }
 
 
-def _deploy(cluster: KindCluster, deployer: Deployer, server: list[Object]) -> str:
+def _deploy(cluster: Cluster, deployer: Deployer, server: list[Object]) -> str:
     deployer.apply(server)
     deployer.wait(serving.DEPLOYMENT)
     address = cluster.address(scenes.EXERCISE_PORT)

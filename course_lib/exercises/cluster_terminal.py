@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from course_lib import waits
-from course_lib.cluster import Deployer, KindCluster, serving, tools
+from course_lib.cluster import Cluster, Deployer, serving, tools
 from course_lib.cluster.api import Object
 from course_lib.exercises import cluster_scenes as scenes
 from course_lib.exercises.cluster_checks import part
@@ -114,7 +114,7 @@ def require_done() -> dict[str, object]:
     return {"release": release, "replicas ready": ready, NOTE: note}
 
 
-def _found(cluster: KindCluster) -> Object:
+def _found(cluster: Cluster) -> Object:
     if not cluster.kubeconfig.exists():
         raise NotYet("the lab's cluster does not run", expected="the one of this notebook", look="the cell with up()")
     api = scenes.deployer(cluster, NAMESPACE).api
