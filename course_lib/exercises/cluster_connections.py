@@ -49,7 +49,7 @@ def start(deployer: Deployer) -> None:
         if waiting:
             raise waits.NotYet("; ".join(waiting))
 
-    waits.until(probe, what="the pods that try the door", timeout=120, every=0.5)
+    waits.until(probe, what="the pods that try the door", timeout=120, every=0.2)
 
 
 def _pod(name: str, labels: dict[str, str], container: Object) -> Object:
@@ -124,7 +124,7 @@ def _becomes(deployer: Deployer, source: str, host: str, port: int, *, wanted: b
             raise waits.NotYet(said.stderr)
 
     try:
-        waits.until(probe, what="a connection", timeout=timeout, every=0.5)
+        waits.until(probe, what="a connection", timeout=timeout, every=0.2)
     except waits.WaitTimeout:
         return False
     return True
