@@ -370,7 +370,7 @@ lab.table(where)
 # containers are killed; too large, and machines stand idle that somebody pays for. A colleague guessed, to be on the safe side:
 
 # %%
-lab.show_file("labs/starters/4.4.5/right-size/server.yaml", first=30, last=33)
+lab.show_file("labs/starters/4.4.5/right-size/server.yaml", first=1, last=27)
 
 # %% [markdown]
 # **Write a function** `right_size(measured)` that makes requests and limits of what was measured, in the form that manifests have.
