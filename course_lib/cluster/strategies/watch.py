@@ -1,0 +1,69 @@
+"""A window: two versions under the same load, looked at before and after, and in between for what can't wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from course_lib.cluster.deployer import Deployer
+from course_lib.cluster.strategies import figures, marks
+from course_lib.cluster.strategies.figures import Figures
+from course_lib.cluster.strategies.gate import Gate, Seen, Verdict
+from course_lib.cluster.strategies.marks import Marked, Row
+from course_lib.errors import CourseError
+
+#: Seconds between two looks at the errors. A look is a question to every new pod.
+_EVERY = 2.0
+
+
+def watch(
+    deployer: Deployer,
+    old: Sequence[str],
+    new: Sequence[str],
+    *,
+    gate: Gate,
+    rows: Sequence[Row],
+    seconds: float,
+    before: Figures | None = None,
+) -> tuple[Verdict, Seen]:
+    """Looks at old and new pods for a while, and judges.
+
+    Args:
+        old: names of pods, as `new`.
+        rows: of the exam; without any there is none.
+        seconds: of the window. It ends at once when too much fails.
+        before: figures of the old version where it gets no requests any more.
+    """
+    until = time.monotonic() + seconds
+    first_old = None if before else _look(deployer, old)
+    first_new = _look(deployer, new)
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(_EVERY, left))  # the window itself: users ask meanwhile
+        if gate.errors(_between(first_new, _look(deployer, new))).passed is False:
+            break
+    seen = Seen(
+        old=before or _between(first_old, _look(deployer, old)),
+        new=_between(first_new, _look(deployer, new)),
+        old_marks=_mark(deployer, old, rows),
+        new_marks=_mark(deployer, new, rows),
+    )
+    return gate.judge(seen, exam=bool(rows)), seen
+
+
+def _look(deployer: Deployer, pods: Sequence[str]) -> figures.Look | None:
+    """None where they can't be read: a gate does not promote on that, and a rollout does not end in an error by it."""
+    try:
+        return figures.look(deployer, pods) if pods else None
+    except CourseError:
+        return None
+
+
+def _between(before: figures.Look | None, after: figures.Look | None) -> Figures | None:
+    return None if before is None or after is None else figures.between(before, after)
+
+
+def _mark(deployer: Deployer, pods: Sequence[str], rows: Sequence[Row]) -> Marked | None:
+    try:
+        return marks.mark(deployer, pods[0], rows) if pods and rows else None
+    except CourseError:
+        return None
