@@ -20,8 +20,8 @@ from course_lib.lab.steps import record
 def sample_size(before: float, after: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
     """Users that each version needs, so that a difference is found if it is there.
 
-    Two proportions, two-sided (Fleiss, Levin and Paik: Statistical Methods for Rates and Proportions, 3rd ed., eq. 4.14, without
-    the continuity correction).
+    Two proportions, two-sided (Fleiss, Levin and Paik: Statistical Methods for Rates and Proportions, chapter 4, without the
+    continuity correction; R's `power.prop.test` gives the same).
 
     Args:
         before: the share of the old version.
