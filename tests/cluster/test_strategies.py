@@ -126,9 +126,7 @@ def test_a_canary_grows_or_ends(
     deployer, journal = scenes.stage(shared_cluster, "door"), Journal()
 
     def fly(name: str) -> strategies.Outcome:
-        return canary.release(
-            deployer, at, versions[name], gate=Gate(requests=10), rows=EXAM, journal=journal, seconds=WINDOW
-        )
+        return canary.release(deployer, at, versions[name], gate=Gate(), rows=EXAM, journal=journal, seconds=WINDOW)
 
     with lab.step("rollouts.3"):
         with scenes.users(shared_cluster, deployer, rate=RATE) as load:

@@ -82,7 +82,7 @@ def direct(deployer: Deployer, address: str, traffic: Traffic, *, timeout: float
         raise CourseError("the door has no pod that is ready", do=f"Wait for it: `deployer.wait({DOOR!r})`.")
     for pod in pods:
         _arrives(deployer, pod, wanted, timeout)
-        done = execute(deployer.api, deployer.namespace, pod.name, "nginx", "-c", _NGINX, "-s", "reload")
+        done = execute(deployer.api, deployer.namespace, pod.name, "nginx", "-c", _NGINX, "-s", "reload", show=False)
         if done.status:
             raise CourseError(f"nginx in {pod.name} does not take the new files", why=done.stderr or done.stdout)
 
@@ -107,7 +107,9 @@ def _arrives(deployer: Deployer, pod: Pod, wanted: dict[str, str], timeout: floa
 
     def probe() -> None:
         command = ["cat", *(f"{_FOLDER}/{name}" for name in wanted)]
-        if (found := execute(deployer.api, deployer.namespace, pod.name, *command).stdout) != "".join(wanted.values()):
+        if (found := execute(deployer.api, deployer.namespace, pod.name, *command, show=False).stdout) != "".join(
+            wanted.values()
+        ):
             raise waits.NotYet(found[:200])
 
     waits.until(probe, what=f"the changed ConfigMap to be in {pod.name}", timeout=timeout, every=0.3)
@@ -159,7 +161,7 @@ def compared(lines: Iterable[str]) -> Compared:
 def forget(deployer: Deployer) -> None:
     """Throws the kept answers away: they are what users were told, and nobody's business any longer."""
     for pod in releases.ready(deployer, DOOR):
-        execute(deployer.api, deployer.namespace, pod.name, "rm", "-rf", *_KEPT.values())
+        execute(deployer.api, deployer.namespace, pod.name, "rm", "-rf", *_KEPT.values(), show=False)
 
 
 def _class(text: str) -> str:

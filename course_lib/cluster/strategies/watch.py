@@ -14,6 +14,7 @@ from course_lib.errors import CourseError
 
 #: Seconds between two looks at the errors. A look is a question to every new pod.
 _EVERY = 2.0
+_PATIENCE = 3
 
 
 def watch(
@@ -31,16 +32,19 @@ def watch(
     Args:
         old: names of pods, as `new`.
         rows: of the exam; without any there is none.
-        seconds: of the window. It ends at once when too much fails.
+        seconds: of the window. It ends at once when too much fails, and lasts up to three times as long while the new pods
+            have had too few requests: a small share takes its time.
         before: figures of the old version where it gets no requests any more.
     """
-    until = time.monotonic() + seconds
+    until, latest = time.monotonic() + seconds, time.monotonic() + _PATIENCE * seconds
     first_old = None if before else _look(deployer, old)
     first_new = _look(deployer, new)
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(min(_EVERY, left))  # the window itself: users ask meanwhile
-        if gate.errors(_between(first_new, _look(deployer, new))).passed is False:
+    while gate.errors(found := _between(first_new, _look(deployer, new))).passed is not False:
+        left = until - time.monotonic()
+        few = found is not None and found.requests < gate.requests and time.monotonic() < latest
+        if left <= 0 and not few:
             break
+        time.sleep(min(_EVERY, left) if left > 0 else _EVERY)  # the window itself: users ask meanwhile
     seen = Seen(
         old=before or _between(first_old, _look(deployer, old)),
         new=_between(first_new, _look(deployer, new)),
