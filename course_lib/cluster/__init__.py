@@ -18,11 +18,11 @@ from course_lib.cluster.readings import (
 )
 from course_lib.cluster.refusals import ApiError
 from course_lib.cluster.rollout_wait import RolloutFailed
-from course_lib.cluster.serving import Spread, ask_many, headers, make_key, predict
+from course_lib.cluster.serving import DEPLOYMENT, IMAGE, Spread, ask_many, headers, make_key, predict
 from course_lib.cluster.timeline import Timeline
 
 __all__ = [
-    "ApiError", "Applied", "Deployer", "KindCluster", "Node", "RolloutFailed", "Spread", "Timeline", "ask_many", "crash",
+    "DEPLOYMENT", "IMAGE", "ApiError", "Applied", "Deployer", "KindCluster", "Node", "RolloutFailed", "Spread", "Timeline", "ask_many", "crash",
     "endpoints", "freeze", "headers", "make_key", "predict", "request_gpu", "require_answered_outside", "require_gpu_config",
     "require_no_traffic", "require_nodes_ready", "require_replicas", "require_restarted", "require_rolled_out",
     "require_settings_in_use", "require_spread", "running",

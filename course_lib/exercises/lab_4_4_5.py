@@ -6,10 +6,14 @@ and the answers. Hints come in three: what to think about, where to look, how it
 
 from __future__ import annotations
 
+from course_lib.exercises import cluster_one_gpu
 from course_lib.exercises import cluster_scenes as scenes
 
-__all__ = ["lab_cluster"]
+__all__ = ["chats", "deadlock", "deployer", "drained", "lab_cluster", "left_of", "nodes_of", "predictions", "used_of"]
 
 LAB = "4.4.5"
 
-lab_cluster = scenes.lab_cluster
+chats, predictions = scenes.chats, scenes.predictions
+deployer, lab_cluster = scenes.deployer, scenes.lab_cluster
+drained, left_of, nodes_of, used_of = scenes.drained, scenes.left_of, scenes.nodes_of, scenes.used_of
+deadlock = cluster_one_gpu.deadlock
