@@ -6,10 +6,12 @@ are handed to the cluster.
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 
 from course_lib import images, stacks
-from course_lib.cluster import Deployer, KindCluster, make_key
+from course_lib.cluster import Deployer, KindCluster, make_key, serving
 from course_lib.cluster.strategies import Release, UserLoad, Users
 from course_lib.cluster.strategies.marks import MODEL, Row
 from course_lib.cluster.strategies.release import empty, put
@@ -31,7 +33,9 @@ _BUILDS = {
     "forgotten": ("models", "embedder", "1"),
 }
 #: CPU of the release whose manifest asks for too little.
-TOO_LITTLE = "100m"
+_TOO_LITTLE = "50m"
+#: A Secret with the key that we rehearse with and without the users'.
+_OUR_KEYS = "inference-keys-of-ours"
 
 
 def cluster(workers: int = 0) -> KindCluster:
@@ -54,9 +58,12 @@ def releases(of: KindCluster) -> dict[str, Release]:
     for name, (folder, model, version) in _BUILDS.items():
         image = f"inference-server:{model}-{version}"
         of.load(images.build_release(model, version, models=folder), name=image)  # type: ignore[arg-type]  # of _BUILDS
-        found[name] = Release(image, name=f"version {version}" if model == MODEL else "the one without its model")
+        found[name] = Release(image, f"version {version}" if model == MODEL else "the one without its model")
     of.load(stacks.door_image(images.stack_variables()), name=_DOOR_IMAGE)
-    return found | {"starved": Release(found["2"].image, cpu=TOO_LITTLE, name="version 2 with too little CPU")}
+    return found | {
+        "starved": Release(found["2"].image, "version 2 with too little CPU", cpu=_TOO_LITTLE),
+        "locked": Release(found["2"].image, "version 2 with the wrong keys", keys=_OUR_KEYS),
+    }
 
 
 def cards() -> list[dict[str, object]]:
@@ -88,12 +95,28 @@ def stage(of: KindCluster, strategy: str) -> Deployer:
     """
     found = deployer(of)
     clear(of)
-    make_key(found)
+    _make_keys(found)
     made = found.apply(MANIFESTS / strategy)
     for one in made:
         if one.kind == "Deployment":
             found.wait(one.name)
     return found
+
+
+def _make_keys(found: Deployer) -> None:
+    """A key for users and one for ourselves: a Secret with both, and another in which somebody forgot the users."""
+    make_key(found)
+    users = base64.b64decode(found.api.get("v1", "Secret", serving.KEYS, NAMESPACE)["data"]["keys"]).decode().strip()
+    ours = f"ours:{secrets.token_hex(16)}"
+    for name, keys in ((serving.KEYS, f"{users}\n{ours}"), (_OUR_KEYS, ours)):
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque"}
+        found.apply([secret | {"stringData": {"keys": keys}}])
+
+
+def our_key(found: Deployer) -> dict[str, str]:
+    """Headers with the key that we rehearse with."""
+    keys = base64.b64decode(found.api.get("v1", "Secret", _OUR_KEYS, NAMESPACE)["data"]["keys"]).decode()
+    return {"Authorization": f"Bearer {keys.partition(':')[2]}"}
 
 
 def clear(of: KindCluster) -> None:

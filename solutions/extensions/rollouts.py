@@ -56,7 +56,8 @@ lab.table(scenes.cards())
 #   status 200, and a third of its answers are wrong. With *confidence*.
 # * **the one without its model**: somebody's build copied the wrong folder. It starts, it is healthy, it knows no digits.
 #
-# A third mistake is in no image: version 2, rolled out with a tenth of a CPU where it needs half of one.
+# A third mistake is in no image: **version 2 with the wrong keys**. Its manifest mounts a Secret in which the team's own key stands, and
+# nobody else's.
 #
 # Build them, load them onto the node, and start the cluster:
 
@@ -139,8 +140,8 @@ lab.figure("rolling", bench.plot_rollout(load, journal), "Rolling update: versio
 lab.show_file("k8s/strategies/blue-green/service.yaml")
 
 # %% [markdown]
-# Three releases in a row: version 2, version 3, and version 2 with too little CPU. Guess for each: stopped *before* the switch,
-# *after* it, or not at all?
+# Three releases in a row: version 2, version 3, and version 2 with the wrong keys. Guess for each: stopped *before* the switch,
+# *after* it, or not at all? (We rehearse with the team's own key, as teams do.)
 
 # %% tags=["step-rollouts.2", "nbval-ignore-output"]
 with lab.step("rollouts.2"):
@@ -149,11 +150,12 @@ with lab.step("rollouts.2"):
     with scenes.users(cluster, deployer, rate=rate) as load:
         load.run_for(3)
         outcomes = [
-            blue_green.deploy(deployer, versions[name], gate=gate, rows=exam, journal=journal, seconds=window)
-            for name in ("2", "3", "starved")
+            blue_green.deploy(deployer, versions[name], gate=gate, rows=exam, journal=journal, seconds=window, key=scenes.our_key(deployer))
+            for name in ("2", "3", "locked")
         ]
         load.run_for(2)
-    accounts = strategies.require_accounted(load)
+    # For a moment everybody was with the one that knows nobody.
+    accounts = strategies.require_accounted(load, failed=len(load.sent) // 4)
 
 for outcome in outcomes:
     print(outcome.words())
@@ -161,12 +163,12 @@ for outcome in outcomes:
 lab.table(accounts, caption="Every request")
 
 # %% tags=["nbval-ignore-output"]
-lab.figure("blue-green", bench.plot_rollout(load, journal), "Blue/green: version 2 takes over, version 3 never gets a user, the starved one is switched back")
+lab.figure("blue-green", bench.plot_rollout(load, journal), "Blue/green: version 2 takes over, version 3 never gets a user, the one with the wrong keys is switched back")
 
 # %% [markdown]
-# Not one user heard version 3. The starved one is the other lesson: a rehearsal with a handful of requests goes well, and
-# everybody at once does not. Only real load shows what real load does, so the gate looks **again after the switch**, and the
-# way back has to be as short as the way there.
+# Not one user heard version 3. The wrong keys are the other lesson: the rehearsal went well, for it was *our* rehearsal with *our* key,
+# and then **every** user stood before a locked door (status 401) until the switch was turned back. Only users do what users do, so the
+# gate looks **again after the switch**, ends its window as soon as too much fails, and the way back is as short as the way there.
 #
 # The price: two sets of pods at once. With models that fill a GPU, that is a second GPU.
 #

@@ -106,15 +106,19 @@ def test_blue_green_switches_refuses_and_switches_back(
     deployer, journal = scenes.stage(shared_cluster, "blue-green"), Journal()
     with lab.step("rollouts.2"):
         with scenes.users(shared_cluster, deployer, rate=RATE) as load:
-            good, wrong, starved = (
-                blue_green.deploy(deployer, versions[name], gate=Gate(), rows=EXAM, journal=journal, seconds=WINDOW)
-                for name in ("2", "3", "starved")
-            )
-        strategies.require_accounted(load)
-    assert good.passed and not wrong.passed and not starved.passed
+            good, wrong, locked = (
+                blue_green.deploy(
+                    deployer, versions[name], gate=Gate(), rows=EXAM, journal=journal, seconds=WINDOW,
+                    key=scenes.our_key(deployer),
+                )
+                for name in ("2", "3", "locked")
+            )  # fmt: skip
+        strategies.require_accounted(load, failed=len(load.sent) // 4)
+    assert good.passed and not wrong.passed and not locked.passed
     assert [where for where, _ in wrong.verdicts] == ["before the switch"]
-    assert [where for where, _ in starved.verdicts] == ["before the switch", "after the switch"]
-    assert [one.what for one in starved.verdicts[1][1].findings if one.passed is False] == ["p95"]
+    assert [where for where, _ in locked.verdicts] == ["before the switch", "after the switch"]
+    assert [one.what for one in locked.verdicts[1][1].findings if one.passed is False] == ["errors"]
+    assert {one.status for one in load.sent} == {200, 401} and {one.status for one in load.sent[-10:]} == {200}
     assert "3" not in {one.version for one in load.sent}
     assert blue_green.live(deployer) == "green"
     assert images(deployer, "inference-green") == {"inference-server:digits-2"}
@@ -173,6 +177,19 @@ def test_a_shadow_is_compared_and_never_heard(
     assert not wrong.passed and far.share > 0.25
     assert [one.what for one in wrong.verdicts[0][1].findings if one.passed is False] == ["disagreement"]
     assert {said for _, said in far.examples} and far.pairs > 100
+
+
+def test_a_shadow_that_is_starved_is_stopped_for_its_latency(
+    shared_cluster: KindCluster, versions: dict[str, Release], at: str
+) -> None:
+    """It agrees in everything and is slow; users notice nothing."""
+    deployer = scenes.deployer(shared_cluster)
+    scenes.start_over(deployer, versions["2"])
+    with scenes.users(shared_cluster, deployer, rate=50) as load:
+        outcome, seen = shadow.follow(deployer, at, versions["starved"], rule=Rule(), journal=Journal(), seconds=8)
+    strategies.require_accounted(load)
+    assert [one.what for one in outcome.verdicts[0][1].findings if one.passed is False] == ["p95"]
+    assert seen.differ == 0 and seen.pairs > 100
 
 
 def test_users_stay_with_their_version_and_requests_do_not(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from course_lib.cluster import serving
 from course_lib.cluster.deployer import Deployer
@@ -42,11 +42,13 @@ def deploy(
     rows: Sequence[Row],
     journal: Journal,
     seconds: float = 8,
+    key: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Puts a release on the colour that waits, asks it by itself, turns the Service to it, looks again, and turns back if need be.
 
     Args:
         seconds: of each window: before the switch with a few requests of our own, after it with everybody's.
+        key: headers that open the server for what we ask ourselves; by default the users'.
     """
     began, here = time.monotonic(), live(deployer)
     there = _OTHER[here]
@@ -65,7 +67,7 @@ def deploy(
         return ended(False, late.what)
     new = releases.ready(deployer, deployment(there))
 
-    before, first = _rehearse(deployer, old, new, gate, rows, seconds)
+    before, first = _rehearse(deployer, old, new, gate, rows, seconds, key)
     verdicts.append(("before the switch", first))
     if not first.promotes:
         journal.note("not switched")
@@ -76,7 +78,7 @@ def deploy(
     journal.note(f"switched to {there}")
     second, _ = watch(
         deployer, [pod.name for pod in old], [pod.name for pod in new], gate=gate, rows=rows, seconds=seconds,
-        before=before,
+        before=before, key=key,
     )  # fmt: skip
     verdicts.append(("after the switch", second))
     if not second.promotes:
@@ -89,7 +91,13 @@ def deploy(
 
 
 def _rehearse(
-    deployer: Deployer, old: Sequence[Pod], new: Sequence[Pod], gate: Gate, rows: Sequence[Row], seconds: float
+    deployer: Deployer,
+    old: Sequence[Pod],
+    new: Sequence[Pod],
+    gate: Gate,
+    rows: Sequence[Row],
+    seconds: float,
+    key: Mapping[str, str] | None,
 ) -> tuple[Figures | None, Verdict]:
     """A few requests to the new pods themselves, while users ask the old ones: nobody rests on these answers."""
     body = {"inputs": list(rows[0][0]), "model": MODEL}
@@ -99,11 +107,13 @@ def _rehearse(
             f"{address}/predict",
             body,
             rate=1.5 * gate.requests / seconds,
-            headers=serving.headers(deployer),
+            headers=key or serving.headers(deployer),
             timeout=10,
         )
         with load:
-            verdict, seen = watch(deployer, [pod.name for pod in old], names, gate=gate, rows=rows, seconds=seconds)
+            verdict, seen = watch(
+                deployer, [pod.name for pod in old], names, gate=gate, rows=rows, seconds=seconds, key=key
+            )
     return seen.old, verdict
 
 

@@ -17,6 +17,8 @@ from course_lib.errors import CourseError
 _REQUESTS, _SECONDS = "http_requests_total", "http_request_duration_seconds_bucket"
 #: (what it is, its label): a status or the upper bound of a bucket.
 _Key = tuple[str, str]
+#: The route of what is refused before it has one, such as a key that is not known.
+_UNROUTED = "none"
 #: Counters by pod, as they stood at one moment.
 Look = Mapping[str, Mapping[_Key, float]]
 
@@ -84,7 +86,8 @@ def counters(text: str, route: str) -> dict[_Key, float]:
         raise CourseError(f"there is no {_REQUESTS} among these metrics", do="Are they the inference server's?")
     found: dict[_Key, float] = {}
     for one in (sample for family in families for sample in family.samples):
-        if one.labels.get("route") == route and one.name in (_REQUESTS, _SECONDS):
+        counts = one.labels.get("route") in (route, _UNROUTED)
+        if (counts and one.name == _REQUESTS) or (one.labels.get("route") == route and one.name == _SECONDS):
             key = ("status", one.labels["status"]) if one.name == _REQUESTS else ("le", one.labels["le"])
             found[key] = found.get(key, 0.0) + one.value
     return found

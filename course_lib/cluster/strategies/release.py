@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kubernetes.utils.quantity import parse_quantity
+
 from course_lib import shell, waits
 from course_lib.cluster import readings, serving
 from course_lib.cluster.api import Object
 from course_lib.cluster.deployer import Deployer
 from course_lib.cluster.pods import Pod
 
+#: What every pod of the server carries, whichever version it is of.
+SERVER_LABELS = {"app.kubernetes.io/name": "inference-server"}
 _APPS = ("apps/v1", "Deployment")
 
 
 @dataclass(frozen=True)
 class Release:
-    """What is rolled out."""
+    """What is rolled out: an image, and what its manifest says beside it."""
 
     image: str
-    cpu: str = "500m"
-    """Limit of each pod."""
     name: str = ""
     """How people call it."""
+    cpu: str = "500m"
+    """Limit of each pod."""
+    keys: str = serving.KEYS
+    """The Secret with the keys that open it."""
 
     def words(self) -> str:
         """It in a few words."""
@@ -31,8 +37,11 @@ class Release:
 
 def current(deployer: Deployer, name: str) -> Release:
     """The release that a Deployment has."""
-    container = deployer.api.get(*_APPS, name, deployer.namespace)["spec"]["template"]["spec"]["containers"][0]
-    return Release(container["image"], container["resources"]["limits"]["cpu"])
+    spec = _pod(deployer, name)
+    container, volumes = spec["containers"][0], {one["name"]: one for one in spec["volumes"]}
+    return Release(
+        container["image"], cpu=container["resources"]["limits"]["cpu"], keys=volumes["keys"]["secret"]["secretName"]
+    )
 
 
 def put(deployer: Deployer, name: str, release: Release, *, replicas: int | None = None, resume: bool = False) -> None:
@@ -42,18 +51,19 @@ def put(deployer: Deployer, name: str, release: Release, *, replicas: int | None
         replicas: also another number of pods.
         resume: a rollout that was paused goes on with it.
     """
-    container = deployer.api.get(*_APPS, name, deployer.namespace)["spec"]["template"]["spec"]["containers"][0]
-    _announce(deployer, "set", "image", f"deployment/{name}", f"{container['name']}={release.image}")
-    amounts = {part: {"cpu": release.cpu} for part in ("limits", "requests")}
-    if container["resources"]["limits"]["cpu"] != release.cpu:
-        _announce(deployer, "set", "resources", f"deployment/{name}", f"--limits=cpu={release.cpu}", "--requests=cpu=…")
+    before, container = current(deployer, name), _pod(deployer, name)["containers"][0]["name"]
+    _announce(deployer, "set", "image", f"deployment/{name}", f"{container}={release.image}")
+    if before.cpu != release.cpu:
+        _announce(deployer, "set", "resources", f"deployment/{name}", f"--limits=cpu={release.cpu}")
+    if before.keys != release.keys:
+        _announce(deployer, "edit", f"deployment/{name}", f"# volume keys: secretName: {release.keys}")
     # No more is set aside than the manifests ask for: the machine is small.
-    amounts["requests"]["cpu"] = "200m" if _millicores(release.cpu) >= 200 else release.cpu
-    spec: Object = {
-        "template": {
-            "spec": {"containers": [{"name": container["name"], "image": release.image, "resources": amounts}]}
-        }
+    amounts = {"limits": {"cpu": release.cpu}, "requests": {"cpu": _smaller(release.cpu, "200m")}}
+    template: Object = {
+        "containers": [{"name": container, "image": release.image, "resources": amounts}],
+        "volumes": [{"name": "keys", "secret": {"secretName": release.keys}}],  # both lists are merged by name
     }
+    spec: Object = {"template": {"spec": template}}
     if replicas is not None:
         _announce(deployer, "scale", f"deployment/{name}", f"--replicas={replicas}")
         spec["replicas"] = replicas
@@ -104,16 +114,18 @@ def empty(deployer: Deployer, name: str) -> None:
     deployer.scale(name, 0)
 
 
-def _millicores(cpu: str) -> float:
-    return float(cpu.removesuffix("m")) * (1 if cpu.endswith("m") else 1000)
+def _pod(deployer: Deployer, name: str) -> Object:
+    """What the pods of a Deployment are made by."""
+    found: Object = deployer.api.get(*_APPS, name, deployer.namespace)["spec"]["template"]["spec"]
+    return found
+
+
+def _smaller(one: str, other: str) -> str:
+    return min(one, other, key=parse_quantity)
 
 
 def _announce(deployer: Deployer, *arguments: str) -> None:
     shell.announce(shell.readable(["kubectl", f"--namespace={deployer.namespace}", *arguments]))
-
-
-SERVER_LABELS = {"app.kubernetes.io/name": "inference-server"}
-SERVICE = serving.SERVICE
 
 
 def same_image(one: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from course_lib.cluster.deployer import Deployer
 from course_lib.cluster.strategies import figures, marks
@@ -26,6 +26,7 @@ def watch(
     rows: Sequence[Row],
     seconds: float,
     before: Figures | None = None,
+    key: Mapping[str, str] | None = None,
 ) -> tuple[Verdict, Seen]:
     """Looks at old and new pods for a while, and judges.
 
@@ -35,6 +36,7 @@ def watch(
         seconds: of the window. It ends at once when too much fails, and lasts up to three times as long while the new pods
             have had too few requests: a small share takes its time.
         before: figures of the old version where it gets no requests any more.
+        key: headers that open the server for the exam; by default the users'.
     """
     until, latest = time.monotonic() + seconds, time.monotonic() + _PATIENCE * seconds
     first_old = None if before else _look(deployer, old)
@@ -48,8 +50,8 @@ def watch(
     seen = Seen(
         old=before or _between(first_old, _look(deployer, old)),
         new=_between(first_new, _look(deployer, new)),
-        old_marks=_mark(deployer, old, rows),
-        new_marks=_mark(deployer, new, rows),
+        old_marks=_mark(deployer, old, rows, key),
+        new_marks=_mark(deployer, new, rows, key),
     )
     return gate.judge(seen, exam=bool(rows)), seen
 
@@ -66,8 +68,8 @@ def _between(before: figures.Look | None, after: figures.Look | None) -> Figures
     return None if before is None or after is None else figures.between(before, after)
 
 
-def _mark(deployer: Deployer, pods: Sequence[str], rows: Sequence[Row]) -> Marked | None:
+def _mark(deployer: Deployer, pods: Sequence[str], rows: Sequence[Row], key: Mapping[str, str] | None) -> Marked | None:
     try:
-        return marks.mark(deployer, pods[0], rows) if pods and rows else None
+        return marks.mark(deployer, pods[0], rows, key) if pods and rows else None
     except CourseError:
         return None
