@@ -50,6 +50,8 @@ def plot_rollout(load: UserLoad, journal: Journal) -> Figure:
     who.set_ylabel("requests/s")
     who.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     fast.set_yscale("log")
+    fast.yaxis.set_major_formatter("{x:g}")
+    fast.yaxis.set_minor_formatter("")
     fast.set_ylabel("ms to the answer")
     share = found.groupby(np.floor(found["began"] / 2))["right"].mean()
     right.plot(share.index * 2 + 1, share.to_numpy() * 100, color=PALETTE[7], marker="o", markersize=3)

@@ -47,7 +47,7 @@ def test_a_good_version_goes_on() -> None:
     ("seen", "what"),
     [
         (replace(GOOD, new=answered(failed=3)), "errors"),
-        (replace(GOOD, new=answered(seconds=0.1)), "p95"),
+        (replace(GOOD, new=answered(seconds=0.25)), "p95"),
         (replace(GOOD, new_marks=marked(68)), "right answers"),
         (replace(GOOD, new_marks=marked(0, why="answered 404: no such model")), "right answers"),
     ],
@@ -84,9 +84,10 @@ def test_a_no_is_said_before_there_are_enough_requests() -> None:
 
 
 def test_what_is_fast_enough_is_not_slow_and_what_is_twice_as_slow_is() -> None:
-    fast = replace(GOOD, old=answered(seconds=0.001), new=answered(seconds=0.025))
+    fast = replace(GOOD, old=answered(seconds=0.001), new=answered(seconds=0.1))
     assert failing(fast) == []
     assert failing(replace(GOOD, old=answered(seconds=0.1), new=answered(seconds=0.25))) == ["p95"]
+    assert failing(replace(GOOD, old=answered(seconds=0.1), new=answered(seconds=0.1))) == []
     assert failing(replace(GOOD, old=answered(seconds=0.25), new=answered(seconds=0.25))) == []
 
 

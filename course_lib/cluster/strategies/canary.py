@@ -68,8 +68,13 @@ def release(
             _read_back(deployer, address, "canary.rolled-back", verdict)
             return done
     # Everybody trusts it now: the stable Deployment gets it, while the candidate goes on serving its share.
+    trusted = releases.current(deployer, STABLE)
     releases.put(deployer, STABLE, wanted)
-    deployer.wait(STABLE)
+    try:
+        deployer.wait(STABLE)
+    except CourseError as late:
+        releases.put(deployer, STABLE, trusted)
+        return ended(False, late.what)
     done = ended(True)
     _read_back(deployer, address, "canary.promoted", verdicts[-1][1], image=wanted.image)
     return done

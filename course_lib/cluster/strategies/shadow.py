@@ -25,7 +25,7 @@ class Rule:
     """Most answers that may differ. A better version has to differ: by about as much as the old one is wrong."""
     pairs: int = 100
     """Fewer say nothing."""
-    gate: Gate = field(default_factory=lambda: Gate(slower=3.0, fast_enough=0.1))
+    gate: Gate = field(default_factory=lambda: Gate(slower=3.0))
     """For errors and latency. A shadow costs its machine as much as it will later, so it may be slower now."""
 
 
