@@ -47,13 +47,12 @@ def watch(
         if left <= 0 and not few:
             break
         time.sleep(min(_EVERY, left) if left > 0 else _EVERY)  # the window itself: users ask meanwhile
-    seen = Seen(
-        old=before or _between(first_old, _look(deployer, old)),
-        new=_between(first_new, _look(deployer, new)),
-        old_marks=_mark(deployer, old, rows, key),
-        new_marks=_mark(deployer, new, rows, key),
-    )
-    return gate.judge(seen, exam=bool(rows)), seen
+    old_now, new_now = before or _between(first_old, _look(deployer, old)), _between(first_new, _look(deployer, new))
+    if gate.errors(new_now).passed is False or not rows:  # the way back does not wait for an exam
+        seen = Seen(old_now, new_now)
+        return gate.judge(seen, exam=False), seen
+    seen = Seen(old_now, new_now, _mark(deployer, old, rows, key), _mark(deployer, new, rows, key))
+    return gate.judge(seen), seen
 
 
 def _look(deployer: Deployer, pods: Sequence[str]) -> figures.Look | None:
