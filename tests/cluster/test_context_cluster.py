@@ -51,7 +51,6 @@ class Abroad:
 def led_to(registry_: registry.Registry, theirs: KindCluster) -> None:
     """Lets the nodes find a registry at the very address that this machine pushes to."""
     name, port = registry_.container.name, registry_.address.rpartition(":")[2]
-    shell.run(["docker", "network", "connect", theirs.name, name], show=False)
     wanted = f'--format={{{{(index .NetworkSettings.Networks "{theirs.name}").IPAddress}}}}'
     address = shell.run(["docker", "inspect", wanted, name], show=False).output
     for node in theirs.containers:
@@ -80,7 +79,8 @@ def abroad(
     """The lab's Deployment there, one replica, no autoscaler."""
     folder = tmp_path_factory.mktemp("abroad")
     persons_kubeconfig(shared_cluster, folder / "kubeconfig")
-    with pytest.MonkeyPatch.context() as patch, registry.running("abroad") as pushed_to:
+    near = [f"--network={shared_cluster.name}"]
+    with pytest.MonkeyPatch.context() as patch, registry.running("abroad", options=near) as pushed_to:
         led_to(pushed_to, shared_cluster)
         environment = {
             "COURSE_STATE_DIR": str(folder / "state"), "COURSE_WORK_DIR": str(folder / "work"),
