@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -278,6 +279,14 @@ def test_a_registry_that_wants_a_login(abroad: Abroad, small_image: str, monkeyp
     }  # fmt: skip
     with images.running(registry.ensure_image(), "closed-registry", port=5000, env=env) as closed:
         monkeypatch.setattr(abroad.cluster, "registry", f"127.0.0.1:{closed.port}/me")
+
+        def asks_for_a_login() -> None:
+            try:
+                assert httpx.get(f"{closed.url}/v2/").status_code == 401
+            except httpx.HTTPError as error:
+                raise waits.NotYet(str(error)) from None
+
+        waits.until(asks_for_a_login, what="the registry", timeout=30, diagnose=closed.logs)
         with pytest.raises(CourseError, match="does not let you push") as told:
             abroad.cluster.load(small_image)
     assert "docker login" in told.value.do
