@@ -30,6 +30,12 @@ def _name(variable: str) -> AliasChoices:
     return AliasChoices(variable, variable.lower())
 
 
+def as_typed(file: Path | str) -> Path:
+    """A path as one types it in the checkout's folder."""
+    path = Path(file)
+    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
+
+
 class Settings(BaseSettings):
     """The settings of one run. Environment first, then course.toml, then these defaults."""
 

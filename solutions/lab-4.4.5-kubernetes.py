@@ -64,11 +64,12 @@ load_rate = 20
 image = images.ensure_inference_image()
 course = exercises.lab_cluster()
 course.up()
-lab.show_file(course.folder / "kind.yaml")
+lab.show_file(course.description)
 
 # %% [markdown]
-# That file is all that kind was told. To speak to this cluster from a terminal, say once which one you mean: the command is
-# below. `kubectl get nodes` answers then.
+# That file is all that kind was told. To speak to this cluster from a terminal, go to the checkout's folder and say once which
+# cluster you mean: the command is below. `kubectl get nodes` answers then. (With `TARGET=kube-context` the lab runs on a cluster
+# that you have already: `k8s/README.md`.)
 #
 # On a machine with an NVIDIA GPU a node should see it. kind can't say `--gpus`; but NVIDIA's container runtime hands devices to
 # whoever mounts a certain path, so the configuration for a GPU host has one mount more. The step reads the nodes back, from
@@ -80,7 +81,7 @@ with lab.step("4.4.5.1"):
     gpu_config = cluster.require_gpu_config(course)
 
 lab.table([{"node": one.name, "role": one.role, "state": one.words(), "version": one.version} for one in nodes])
-print(f"In a terminal: export KUBECONFIG={course.kubeconfig}")
+print(f"In a terminal: export KUBECONFIG=$(realpath {exercises.as_typed(course.kubeconfig)})")
 print(f"For GPUs the last node gets: {gpu_config['nodes'][-1]['extraMounts']}")
 
 # %% [markdown]
@@ -113,13 +114,12 @@ applied = deployer.apply(lab.path("k8s/overlays/local"))
 lab.table([{"kind": one.kind, "name": one.name, "change": one.change} for one in applied])
 
 # %% [markdown]
-# Ten objects, and the answer came at once: nothing has *happened* yet, it has only been noted. Now the controllers work. The
+# Nine objects, and the answer came at once: nothing has *happened* yet, it has only been noted. Now the controllers work. The
 # Deployment makes a ReplicaSet, the ReplicaSet a pod, the scheduler finds a node for it, the node's kubelet starts it and asks its
 # probes. `wait` watches them, and would say why if it did not come to an end.
 
 # %% tags=["nbval-ignore-output"]
 rollout = deployer.wait(cluster.DEPLOYMENT)
-print(rollout.picture())
 
 # %% [markdown]
 # The step reads the chain back, link by link; and looks *inside* the pod, whether the ConfigMap's settings are the process's
@@ -208,7 +208,7 @@ lab.table([answered])
 # NVIDIA's *device plugin* tells each node how many it has, under the name `nvidia.com/gpu`.
 
 # %%
-lab.show_file("k8s/overlays/gpu/deployment.yaml", first=16, last=40)
+lab.show_file("k8s/overlays/gpu/deployment.yaml", first=17, last=40)
 
 # %% [markdown]
 # The step starts a pod as that overlay has it. With a GPU, it has to see it from inside. Without one, the pod must stay
@@ -338,7 +338,7 @@ lab.check("from-events", {"web": "image"})
 # "does not work".)
 
 # %% tags=["nbval-ignore-output"]
-course.kubectl("delete", "--namespace=inference", "hpa/inference")
+print(course.kubectl("delete", "--namespace=inference", "hpa/inference").output)
 
 # %% [markdown]
 # The step asks for 3 replicas, sends predictions, each on a connection of its own, and has every pod say how many it
@@ -370,7 +370,7 @@ lab.table(where)
 # containers are killed; too large, and machines stand idle that somebody pays for. A colleague guessed, to be on the safe side:
 
 # %%
-lab.show_file("labs/starters/4.4.5/right-size/server.yaml", first=30, last=33)
+lab.show_file("labs/starters/4.4.5/right-size/server.yaml", first=1, last=27)
 
 # %% [markdown]
 # **Write a function** `right_size(measured)` that makes requests and limits of what was measured, in the form that manifests have.
@@ -477,9 +477,9 @@ print(f"{frozen.name}: restarted {frozen.restarts} times before, {restarted.rest
 lab.figure("frozen-pod", bench.plot_load(load, {"a pod is frozen": 2}), "Each request's time to its answer, while one of two pods is frozen")
 
 # %% [markdown]
-# The users noticed: whoever was sent to the frozen pod before its readiness probe had failed twice, waited. Those are the dots high up.
-# Faster probes would shorten that, and would take healthy but busy pods out of service. There is no right number, only a choice
-# that you should make knowingly.
+# The users noticed: whoever was sent to the frozen pod before its readiness probe had failed twice waited in vain. Those are the
+# crosses high up. Faster probes would let fewer of them in, and would take healthy but busy pods out of service. There is no
+# right number, only a choice that you should make knowingly.
 
 # %% [markdown]
 # ### Exercise: no request lost
@@ -538,9 +538,9 @@ lab.table([load.row()])
 lab.figure("autoscaler", bench.plot_timeline(timeline, load), "Requests offered, CPU against its target, replicas wanted and ready")
 
 # %% [markdown]
-# Between the load and the first new pod lie half a minute: the kubelet measures, the metrics server collects, the
-# autoscaler looks. An autoscaler answers the *trend*; what comes within seconds has to fit into the replicas you have. So the target is
-# 70 % and not 95.
+# Between the load and the first new pod lies up to half a minute: the kubelet measures, the metrics server collects, the
+# autoscaler looks. An autoscaler answers the *trend*; what comes within seconds has to fit into the replicas you have. So the
+# target is 70 % and not 95.
 
 # %% [markdown]
 # ### Exercise: hold the p95
@@ -574,7 +574,7 @@ cluster.require_replicas(deployer, cluster.DEPLOYMENT, 2)
 lab.table(exercises.nodes_of(course, deployer))
 with exercises.predictions(course, deployer, rate=load_rate) as load:
     load.run_for(2)
-    with exercises.drained(course, course.containers[-1]):
+    with exercises.drained(course, nodes[-1].name):
         cluster.require_replicas(deployer, cluster.DEPLOYMENT, 2)
         load.run_for(2)
         while_drained = exercises.nodes_of(course, deployer)

@@ -21,7 +21,7 @@ from course_lib.cluster.node_image import NodeImage
 from course_lib.errors import CourseError
 from course_lib.lab import display
 from course_lib.ledger import Lifetime
-from course_lib.settings import CHECKOUT, settings
+from course_lib.settings import CHECKOUT, as_typed, settings
 
 #: From 1.35 on the kubelet does not start on cgroup v1 unless it is told to.
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
@@ -124,7 +124,7 @@ class KindCluster(Cluster):
             CommandError: kind refuses it, or does not get to its end.
         """
         image = [f"--image={self.node.reference}"] if self.node.reference else []
-        command = ["create", "cluster", f"--name={self.name}", f"--config={_shown(config)}", *image]
+        command = ["create", "cluster", f"--name={self.name}", f"--config={as_typed(config)}", *image]
         self._kind(*command, "--wait=0s", "--retain", timeout=timeout)
 
     def down(self) -> None:
@@ -178,7 +178,7 @@ class KindCluster(Cluster):
             shell.run(["docker", "image", "tag", image, name])
         try:
             shell.run(["docker", "image", "save", f"--output={archive}", name or image], timeout=600)
-            self._kind("load", "image-archive", _shown(archive), f"--name={self.name}", timeout=600)
+            self._kind("load", "image-archive", str(as_typed(archive)), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
             if tagged:
@@ -370,11 +370,6 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         yield cluster
     finally:
         cluster.down()
-
-
-def _shown(path: Path) -> str:
-    """A path as one would type it in the checkout's folder."""
-    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
 
 
 def _old_cgroups() -> bool:

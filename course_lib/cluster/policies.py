@@ -50,8 +50,17 @@ def allowed(policies: Sequence[Object], source: End, target: End, port: Port) ->
     Args:
         policies: as the API has them, with their namespaces and with what the server filled in.
     """
-    out = _passes(policies, "Egress", source, target, target, port)
-    return out and _passes(policies, "Ingress", target, source, target, port)
+    return leaves(policies, source, target, port) and enters(policies, source, target, port)
+
+
+def leaves(policies: Sequence[Object], source: End, target: End, port: Port) -> bool:
+    """Whether the end that calls may: its egress alone."""
+    return _passes(policies, "Egress", source, target, target, port)
+
+
+def enters(policies: Sequence[Object], source: End, target: End, port: Port) -> bool:
+    """Whether the end that is called lets the other one in: its ingress alone."""
+    return _passes(policies, "Ingress", target, source, target, port)
 
 
 def selects(selector: Object, labels: Mapping[str, str]) -> bool:

@@ -59,7 +59,7 @@ def require_rolled_out(deployer: Deployer, name: str, *, image: str) -> list[dic
             raise CourseError(f"pod {pod.name} runs {pod.image}", do=f"The manifests should name {image}.")
         if not pod.name.startswith(f"{current.replica_set}-"):
             raise CourseError(f"pod {pod.name} is of an older ReplicaSet than {current.replica_set}")
-        rows.append({"object": "Pod", "name": pod.name, "what it says": f"{pod.words()}, on {pod.node}"})
+        rows.append({"object": "Pod", "name": pod.name, "what it says": pod.words()})
         record("pod.ready", "kubernetes", pod.name, image=pod.image, node=pod.node, address=pod.ip)
     record(
         "deployment.rolled-out", "kubernetes", name, revision=current.number, replica_set=current.replica_set,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Literal
 
 from course_lib.cluster import Deployer, policies, serving
 from course_lib.cluster.api import Object
@@ -25,13 +26,25 @@ _NAMESPACE = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A connection, and whether it should get through."""
+    """A connection, and whether it should get through: by both ends, or by the one alone that has to keep it shut."""
 
+    end: Literal["both", "called", "calling"]
     source: End
     target: End
     port: Port
     open: bool
     look: str
+
+    def through(self, read: Sequence[Object]) -> bool:
+        ends = {"both": policies.allowed, "called": policies.enters, "calling": policies.leaves}
+        return ends[self.end](read, self.source, self.target, self.port)
+
+    def words(self) -> str:
+        """What is so where it is not as wanted."""
+        does = "does not reach" if self.open else "may call"
+        if self.end == "called":
+            return f"{self.target.what} lets {self.source.what} in at {self.port}"
+        return f"{self.source.what} {does} {self.target.what} at {self.port}"
 
 
 def require_closed(folder: Path) -> dict[str, object]:
@@ -80,11 +93,10 @@ def _as_taken(deployer: Deployer, found: Sequence[Object]) -> list[Object]:
 
 def _require_said(read: Sequence[Object], wanted: Sequence[_Wanted]) -> None:
     for one in wanted:
-        through = policies.allowed(read, one.source, one.target, one.port)
         require(
-            through == one.open,
-            f"{one.source.what} {'reaches' if through else 'does not reach'} {one.target.what} at {one.port}",
-            expected="it does" if one.open else "it does not",
+            one.through(read) == one.open,
+            one.words(),
+            expected="it does" if one.open else "neither now, nor when the other end is opened one day",
             look=one.look,
         )
 
@@ -105,19 +117,19 @@ def _wanted(deployer: Deployer) -> list[_Wanted]:
     who = "`from`, in the ingress rule of the server's policy"
     only = "egress, and whom each policy's podSelector selects"
     return [
-        _Wanted(client, server, asked, True, "both directions: the server's ingress and the client's egress; a policy sees the pod's port, not the Service's"),
-        _Wanted(stranger, server, asked, False, who),
-        _Wanted(foreign, server, asked, False, f"{who}: each `-` is one more way in, what stands below the same `-` has to hold together"),
-        _Wanted(outside, server, asked, False, who),
-        _Wanted(client, server, Port(serving.PORT + 1), False, "`ports`, beside `from`"),
-        _Wanted(client, dns, Port(53, "UDP"), True, "a client asks for the server by its name: who answers that?"),
-        _Wanted(client, dns, Port(53, "TCP"), True, "long answers of DNS come by TCP"),
-        _Wanted(client, outside, web, False, "`to`: an egress rule without it is for everybody"),
-        _Wanted(client, stranger, asked, False, "`to`, in the egress rule of the client's policy"),
-        _Wanted(server, outside, web, False, only),
-        _Wanted(server, dns, Port(53, "UDP"), False, f"{only}; the server calls nobody, so it needs no names"),
-        _Wanted(server, client, Port(CLIENT_PORT), False, only),
-        _Wanted(stranger, outside, web, False, only),
+        _Wanted("both", client, server, asked, True, "both directions: the server's ingress and the client's egress; a policy sees the pod's port, not the Service's"),
+        _Wanted("called", stranger, server, asked, False, who),
+        _Wanted("called", foreign, server, asked, False, f"{who}: each `-` is one more way in, what stands below the same `-` has to hold together"),
+        _Wanted("called", outside, server, asked, False, who),
+        _Wanted("called", client, server, Port(serving.PORT + 1), False, "`ports`, beside `from`"),
+        _Wanted("both", client, dns, Port(53, "UDP"), True, "a client asks for the server by its name: who answers that?"),
+        _Wanted("both", client, dns, Port(53, "TCP"), True, "long answers of DNS come by TCP"),
+        _Wanted("calling", client, outside, web, False, "`to`: an egress rule without it is for everybody"),
+        _Wanted("calling", client, stranger, asked, False, "`to`, in the egress rule of the client's policy"),
+        _Wanted("calling", server, outside, web, False, only),
+        _Wanted("calling", server, dns, Port(53, "UDP"), False, f"{only}; the server calls nobody, so it needs no names"),
+        _Wanted("calling", server, client, Port(CLIENT_PORT), False, only),
+        _Wanted("calling", stranger, outside, web, False, only),
     ]  # fmt: skip
 
 

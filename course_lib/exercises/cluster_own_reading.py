@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_lib.cluster import Deployer, serving, usage
+from course_lib.cluster import Deployer, manifests, serving, usage
 from course_lib.cluster.api import Object
 from course_lib.errors import CourseError
 from course_lib.exercises import cluster_autoscaler as scaling
@@ -84,7 +84,7 @@ def require_understood(deployer: Deployer, found: Sequence[Object]) -> None:
     for one in found:
         name = f"{one['kind']} {one['metadata']['name']}"
         try:
-            taken = deployer.api.apply(one, deployer.namespace, dry_run=True)
+            taken = deployer.api.apply(manifests.spelled_out(one), deployer.namespace, dry_run=True)
         except CourseError as error:
             raise NotYet(f"{error.what}\n{error.why}", expected="manifests that the API server takes", look=error.do) from None  # fmt: skip
         lost = _lost(one, taken)
@@ -103,7 +103,7 @@ def _lost(wanted: Any, taken: Any, place: str = "") -> list[str]:
         found = []
         for key, value in wanted.items():
             where = f"{place}.{key}" if place else str(key)
-            if value in (None, {}, []):
+            if not value:  # what is empty, 0 or false is left out where that is the default
                 continue
             found += _lost(value, here[key], where) if key in here else [where]
         return found

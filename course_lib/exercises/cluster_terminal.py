@@ -16,7 +16,7 @@ from course_lib.exercises import cluster_scenes as scenes
 from course_lib.exercises.cluster_checks import part
 from course_lib.lab import display
 from course_lib.lab.exercise import NotAttempted, NotYet
-from course_lib.settings import CHECKOUT
+from course_lib.settings import CHECKOUT, as_typed
 
 NAMESPACE, DEPLOYMENT = "on-call", "helpdesk"
 REPLICAS = 2
@@ -57,7 +57,7 @@ def show_task() -> TerminalTask:
     if deployer.api.find("apps/v1", "Deployment", DEPLOYMENT, NAMESPACE) is None:
         _play(deployer)
     program = tools.kubectl(cluster.source)
-    told = {"KUBECONFIG": str(_relative(cluster.kubeconfig))}
+    told = {"KUBECONFIG": str(as_typed(cluster.kubeconfig))}
     if shutil.which("kubectl") is None:
         told["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
     task = TerminalTask(told["KUBECONFIG"], NAMESPACE, _incident(), CHECKOUT, told)
@@ -192,7 +192,3 @@ def _deployment(release: str, differs: Object, cause: str) -> Object:
 def _release(deployment: Object) -> str:
     variables = part(deployment, "spec", "template", "spec", "containers", 0, "env") or []
     return next((str(one.get("value")) for one in variables if one.get("name") == _RELEASE), "unknown")
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path

@@ -22,9 +22,10 @@ from course_lib.exercises import (
 )
 from course_lib.exercises import cluster_scenes as scenes
 from course_lib.lab.exercise import exercise
+from course_lib.settings import as_typed
 
 __all__ = [
-    "chats", "deadlock", "deployer", "drained", "lab_cluster", "left_of", "nodes_of", "predictions", "see_it_fail",
+    "as_typed", "chats", "deadlock", "deployer", "drained", "lab_cluster", "left_of", "nodes_of", "predictions", "see_it_fail",
     "some_events", "terminal_task", "usage_under_load", "used_of",
 ]  # fmt: skip
 

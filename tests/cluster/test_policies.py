@@ -88,6 +88,13 @@ def test_which_ports(ports: list[dict[str, Any]], opened: set[str]) -> None:
     assert {f"{one.protocol} {one.number}" for one in each if policies.allowed(found, CLIENT, SERVER, one)} == opened
 
 
+def test_each_end_by_itself() -> None:
+    """The caller's way out is shut, and the door is open all the same."""
+    found = [egress(podSelector={"matchLabels": {"app": "client"}}), ingress({"from": [{"podSelector": {}}]})]
+    assert not policies.leaves(found, CLIENT, SERVER, ASKED) and policies.enters(found, CLIENT, SERVER, ASKED)
+    assert policies.leaves(found, FOREIGN, SERVER, ASKED) and not policies.enters(found, FOREIGN, SERVER, ASKED)
+
+
 def test_a_named_port_on_the_way_out_is_the_targets() -> None:
     found = [egress({"ports": [{"port": "http"}]}, podSelector={"matchLabels": {"app": "client"}})]
     assert policies.allowed(found, CLIENT, SERVER, ASKED)

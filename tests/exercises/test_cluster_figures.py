@@ -55,7 +55,6 @@ MEASURED = right.Measured(
             "memory": [140 * 2**20, 150 * 2**20, 155 * 2**20, 160 * 2**20],
         }
     ),
-    rate=8,
     within=0.03,
 )
 RIGHT = {"requests": {"cpu": "180m", "memory": "192Mi"}, "limits": {"cpu": "400m", "memory": "256Mi"}}
