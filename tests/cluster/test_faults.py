@@ -90,6 +90,7 @@ def test_traffic_goes_on_while_the_api_server_is_restarted(
         try:
             assert all(node.ready for node in shared_cluster.nodes())
         except CourseError as error:
+            assert "API server does not answer" in error.what
             raise waits.NotYet(error.what) from None
 
     try:
