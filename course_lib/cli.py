@@ -71,6 +71,7 @@ def setup() -> None:
     from course_lib.cluster import node_image
     from course_lib.host import setup as host_setup
     from course_lib.images import bases, buildkit, registry
+    from course_lib.settings import settings
 
     _show_commands()
     said: set[str] = set()
@@ -92,7 +93,8 @@ def setup() -> None:
     console.print(f"registry {registry.ensure_image()}", highlight=False)
     for name, reference in sorted(stacks.built_variables(images.stack_variables()).items()):
         console.print(f"{name.removesuffix('_IMAGE').lower()} {reference}", highlight=False)
-    console.print(f"node {node_image.ensure(bases.source()[0])}", highlight=False)
+    if settings().target != "kube-context":
+        console.print(f"node {node_image.ensure(bases.source()[0])}", highlight=False)
     print(image)  # the last line, and nothing but the name, for scripts
 
 

@@ -64,11 +64,12 @@ load_rate = 20
 image = images.ensure_inference_image()
 course = exercises.lab_cluster()
 course.up()
-lab.show_file(course.folder / "kind.yaml")
+lab.show_file(course.description)
 
 # %% [markdown]
-# That file is all that kind was told. To speak to this cluster from a terminal, say once which one you mean: the command is
-# below. `kubectl get nodes` answers then.
+# That file is all that kind was told. To speak to this cluster from a terminal, go to the checkout's folder and say once which
+# cluster you mean: the command is below. `kubectl get nodes` answers then. (With `TARGET=kube-context` the lab runs on a cluster
+# that you have already: `k8s/README.md`.)
 #
 # On a machine with an NVIDIA GPU a node should see it. kind can't say `--gpus`; but NVIDIA's container runtime hands devices to
 # whoever mounts a certain path, so the configuration for a GPU host has one mount more. The step reads the nodes back, from
@@ -80,7 +81,7 @@ with lab.step("4.4.5.1"):
     gpu_config = cluster.require_gpu_config(course)
 
 lab.table([{"node": one.name, "role": one.role, "state": one.words(), "version": one.version} for one in nodes])
-print(f"In a terminal: export KUBECONFIG={course.kubeconfig}")
+print(f"In a terminal: export KUBECONFIG=$(realpath {exercises.as_typed(course.kubeconfig)})")
 print(f"For GPUs the last node gets: {gpu_config['nodes'][-1]['extraMounts']}")
 
 # %% [markdown]
@@ -113,13 +114,12 @@ applied = deployer.apply(lab.path("k8s/overlays/local"))
 lab.table([{"kind": one.kind, "name": one.name, "change": one.change} for one in applied])
 
 # %% [markdown]
-# Ten objects, and the answer came at once: nothing has *happened* yet, it has only been noted. Now the controllers work. The
+# Nine objects, and the answer came at once: nothing has *happened* yet, it has only been noted. Now the controllers work. The
 # Deployment makes a ReplicaSet, the ReplicaSet a pod, the scheduler finds a node for it, the node's kubelet starts it and asks its
 # probes. `wait` watches them, and would say why if it did not come to an end.
 
 # %% tags=["nbval-ignore-output"]
 rollout = deployer.wait(cluster.DEPLOYMENT)
-print(rollout.picture())
 
 # %% [markdown]
 # The step reads the chain back, link by link; and looks *inside* the pod, whether the ConfigMap's settings are the process's
@@ -152,7 +152,29 @@ lab.table([{"revision": one.number, "ReplicaSet": one.replica_set, "pods": one.r
 # Going back is a rollout as any other: the old ReplicaSet gets its pods again, under a *new* number.
 
 # %% [markdown]
-# INSERT never-ready
+# ### Exercise: a Deployment that never gets ready
+#
+# A colleague's manifests: a Deployment, a Service, a ConfigMap. The API server takes all of it without a word. This is what waiting
+# for it ends in:
+
+# %% tags=["nbval-ignore-output"]
+print(exercises.see_it_fail())
+
+# %% [markdown]
+# There are five faults, and each hides the next: a pod that can't be given its files never asks for its image, one without an image
+# never starts, and one that never starts is never asked by a probe. **Mend them**; read what the check shows you: Kubernetes'
+# reason, the events, the last log lines.
+#
+# *The check* applies your folder in a namespace of its own, waits for the rollout, and asks for a prediction through your Service, with
+# the key and without. It got well by leaving out a probe, the limit or the key? That does not count.
+
+# %% tags=["stub", "ex-never-ready", "nbval-ignore-output"]
+lab.files("never-ready")
+lab.check("never-ready")
+
+# %% tags=["answer", "ex-never-ready", "nbval-ignore-output"]
+lab.files("never-ready", instead="solutions/4.4.5/never-ready/answer")
+lab.check("never-ready")
 
 # %% [markdown]
 # ## 3 · A Service, asked from outside
@@ -186,7 +208,7 @@ lab.table([answered])
 # NVIDIA's *device plugin* tells each node how many it has, under the name `nvidia.com/gpu`.
 
 # %%
-lab.show_file("k8s/overlays/gpu/deployment.yaml", first=16, last=40)
+lab.show_file("k8s/overlays/gpu/deployment.yaml", first=17, last=40)
 
 # %% [markdown]
 # The step starts a pod as that overlay has it. With a GPU, it has to see it from inside. Without one, the pod must stay
@@ -216,7 +238,97 @@ lab.table(exercises.deadlock(course))
 # gap you need a second GPU, or one that is shared (`k8s/gpu/time-slicing`).
 
 # %% [markdown]
-# INSERT from-events
+# ### Exercise: told from the events alone
+#
+# Every controller, the scheduler and each kubelet write down what they do: **events**, kept for an hour. Whoever can read them
+# needs nothing else to say what is wrong. Here are those of ten Deployments with names by chance, nine of them broken:
+
+# %% tags=["nbval-ignore-output"]
+events = exercises.some_events()
+lab.table([{"object": one.object, "reason": one.reason, "message": one.message[:110]} for one in events if one.type == "Warning"])
+
+# %% [markdown]
+# **Write a function** `diagnose(events)` that returns a word for each Deployment, as a dictionary from its name to one of these:
+#
+# | word | means |
+# |---|---|
+# | `"image"` | its image can't be had |
+# | `"missing"` | a ConfigMap or a Secret that it needs is not there |
+# | `"no room"` | no node has what it requests |
+# | `"crashes"` | its program ends, and is started again and again |
+# | `"probe"` | its program runs, and does not answer its liveness or readiness probe |
+# | `"well"` | nothing is wrong with it |
+#
+# An event has `object` (as in `Pod/web-6d9f-x2k4p`), `container`, `type`, `reason`, `message`, `count` and `last`, the time. Two traps:
+# one word of Kubernetes can stand for two troubles, and one trouble can bring about the word of another.
+#
+# *The check* starts such Deployments anew, under other names, and hands your function their events, and nothing else.
+
+# %% tags=["stub", "ex-from-events", "nbval-ignore-output"]
+diagnose = lab.TODO
+lab.check("from-events", diagnose)
+
+# %% tags=["answer", "ex-from-events", "nbval-ignore-output"]
+import re
+
+# The most telling first: whoever is killed by a probe restarts as well, and whoever lacks a ConfigMap has `Failed`, too.
+SIGNS = [
+    ("probe", "Unhealthy: "),
+    ("missing", "FailedMount: |Failed: .*(configmap|secret)"),
+    ("no room", "FailedScheduling: "),
+    ("image", "ErrImageNeverPull: |Failed: .*[iI]mage"),
+    ("crashes", "BackOff: .*restarting"),
+    ("well", ""),
+]
+
+def diagnose(events: list) -> dict[str, str]:
+    noted: dict[str, list[str]] = {}
+    for event in events:
+        kind, _, name = event.object.partition("/")
+        if kind == "Pod":
+            noted.setdefault(name.rsplit("-", 2)[0], []).append(f"{event.reason}: {event.message}")
+    return {
+        name: next(word for word, sign in SIGNS if any(re.match(sign, line) for line in lines))
+        for name, lines in noted.items()
+    }
+
+lab.check("from-events", diagnose)
+
+# %% tags=["wrong", "ex-from-events"]
+# refused: you say 'crashes'
+import re
+
+def diagnose(events: list) -> dict[str, str]:
+    signs = [
+        ("crashes", "BackOff: .*restarting"),
+        ("probe", "Unhealthy: "),
+        ("missing", "FailedMount: |Failed: .*(configmap|secret)"),
+        ("no room", "FailedScheduling: "),
+        ("image", "ErrImageNeverPull: |Failed: .*[iI]mage"),
+        ("well", ""),
+    ]
+    noted: dict[str, list[str]] = {}
+    for event in events:
+        if event.object.startswith("Pod/"):
+            name = event.object.removeprefix("Pod/").rsplit("-", 2)[0]
+            noted.setdefault(name, []).append(f"{event.reason}: {event.message}")
+    return {
+        name: next(word for word, sign in signs if any(re.match(sign, line) for line in lines))
+        for name, lines in noted.items()
+    }
+
+lab.check("from-events", diagnose)
+
+# %% tags=["wrong", "ex-from-events"]
+# refused: nothing is said of Deployment
+def diagnose(events: list) -> dict[str, str]:
+    return {event.object.removeprefix("Pod/"): "image" for event in events if event.object.startswith("Pod/")}
+
+lab.check("from-events", diagnose)
+
+# %% tags=["wrong", "ex-from-events"]
+# refused: a function
+lab.check("from-events", {"web": "image"})
 
 # %% [markdown]
 # ## 5 · Replicas
@@ -226,7 +338,7 @@ lab.table(exercises.deadlock(course))
 # "does not work".)
 
 # %% tags=["nbval-ignore-output"]
-course.kubectl("delete", "--namespace=inference", "hpa/inference")
+print(course.kubectl("delete", "--namespace=inference", "hpa/inference").output)
 
 # %% [markdown]
 # The step asks for 3 replicas, sends predictions, each on a connection of its own, and has every pod say how many it
@@ -252,7 +364,83 @@ lab.table(where)
 # not the end of the service.
 
 # %% [markdown]
-# INSERT right-size
+# ### Exercise: the right size
+#
+# Requests are what a node sets aside; limits are where a container is stopped. Guessed too small, neighbours get in each other's way and
+# containers are killed; too large, and machines stand idle that somebody pays for. A colleague guessed, to be on the safe side:
+
+# %%
+lab.show_file("labs/starters/4.4.5/right-size/server.yaml", first=1, last=27)
+
+# %% [markdown]
+# **Write a function** `right_size(measured)` that makes requests and limits of what was measured, in the form that manifests have.
+# `measured` is a data frame, one row a measurement of the metrics API: `at` (seconds after the load began; negative before it), `cpu`
+# (cores) and `memory` (bytes). `exercises.usage_under_load()` makes the measurement, which takes a minute and a half, once; look at it
+# before you write.
+#
+# Wanted: a request of what is used under load, and at most twice that. A CPU limit of at least one and a half times (a mean hides its
+# peaks), a memory limit with at least a tenth to spare and at most three times, so that a leak meets it.
+#
+# *The check* gives your sizes to the server and brings the same load again: it must not be killed, and has to be about as quick.
+
+# %% tags=["stub", "ex-right-size", "nbval-ignore-output"]
+# lab.table(exercises.usage_under_load().to_dict("records"))
+right_size = lab.TODO
+lab.check("right-size", right_size)
+
+# %% tags=["answer", "ex-right-size", "nbval-ignore-output"]
+def right_size(measured):
+    loaded = measured[measured["at"] >= 20]  # a row is the mean of the 15 s before it
+    cores, size = loaded["cpu"].max(), loaded["memory"].max()
+    return {
+        "requests": {"cpu": f"{1.2 * cores * 1000:.0f}m", "memory": f"{1.2 * size / 2**20:.0f}Mi"},
+        "limits": {"cpu": f"{2.5 * cores * 1000:.0f}m", "memory": f"{1.5 * size / 2**20:.0f}Mi"},
+    }
+
+lab.table(exercises.usage_under_load().to_dict("records"))
+lab.check("right-size", right_size)
+
+# %% tags=["wrong", "ex-right-size"]
+# refused: no less than is used
+def right_size(measured):
+    cores, size = measured["cpu"].mean(), measured["memory"].max()  # the quiet before the load is in the mean, too
+    return {
+        "requests": {"cpu": f"{cores * 1000:.0f}m", "memory": f"{1.2 * size / 2**20:.0f}Mi"},
+        "limits": {"cpu": f"{3 * cores * 1000:.0f}m", "memory": f"{1.5 * size / 2**20:.0f}Mi"},
+    }
+
+lab.check("right-size", right_size)
+
+# %% tags=["wrong", "ex-right-size"]
+# refused: at most 2 times as much
+def right_size(measured):
+    return {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+
+lab.check("right-size", right_size)
+
+# %% tags=["wrong", "ex-right-size"]
+# refused: one byte more, and the container is killed
+def right_size(measured):
+    loaded = measured[measured["at"] >= 20]
+    cores, size = loaded["cpu"].max(), loaded["memory"].max()
+    same = {"memory": f"{size / 2**20 + 1:.0f}Mi"}
+    return {"requests": {"cpu": f"{cores * 1000 + 1:.0f}m", **same}, "limits": {"cpu": f"{2 * cores * 1000:.0f}m", **same}}
+
+lab.check("right-size", right_size)
+
+# %% tags=["wrong", "ex-right-size"]
+# refused: a mean of 15 s hides its peaks
+def right_size(measured):
+    loaded = measured[measured["at"] >= 20]
+    cores, size = loaded["cpu"].max(), loaded["memory"].max()
+    both = {"cpu": f"{1.1 * cores * 1000:.0f}m", "memory": f"{1.2 * size / 2**20:.0f}Mi"}
+    return {"requests": both, "limits": both}
+
+lab.check("right-size", right_size)
+
+# %% tags=["wrong", "ex-right-size"]
+# refused: a function of what was measured
+lab.check("right-size", {"requests": {"cpu": "200m"}})
 
 # %% [markdown]
 # ## 6 · Pods that are unwell
@@ -289,12 +477,26 @@ print(f"{frozen.name}: restarted {frozen.restarts} times before, {restarted.rest
 lab.figure("frozen-pod", bench.plot_load(load, {"a pod is frozen": 2}), "Each request's time to its answer, while one of two pods is frozen")
 
 # %% [markdown]
-# The users noticed: whoever was sent to the frozen pod before its readiness probe had failed twice, waited. Those are the dots high up.
-# Faster probes would shorten that, and would take healthy but busy pods out of service. There is no right number, only a choice
-# that you should make knowingly.
+# The users noticed: whoever was sent to the frozen pod before its readiness probe had failed twice waited in vain. Those are the
+# crosses high up. Faster probes would let fewer of them in, and would take healthy but busy pods out of service. There is no
+# right number, only a choice that you should make knowingly.
 
 # %% [markdown]
-# INSERT no-request-lost
+# ### Exercise: no request lost
+#
+# A rollout replaces every pod: each new one has to be ready before it is sent anything, and each old one has to be forgotten before it
+# refuses anything. This Deployment does neither, and users notice every release. **Mend it**: there are four faults.
+#
+# *The check* reads how your pods come and go, starts two of them, sends 25 predictions a second, each on a connection of its own, has all
+# pods replaced meanwhile, and counts. A single lost request is one too many.
+
+# %% tags=["stub", "ex-no-request-lost", "nbval-ignore-output"]
+lab.files("no-request-lost")
+lab.check("no-request-lost")
+
+# %% tags=["answer", "ex-no-request-lost", "nbval-ignore-output"]
+lab.files("no-request-lost", instead="solutions/4.4.5/no-request-lost/answer")
+lab.check("no-request-lost")
 
 # %% [markdown]
 # ## 7 · Replicas that follow the load
@@ -336,12 +538,28 @@ lab.table([load.row()])
 lab.figure("autoscaler", bench.plot_timeline(timeline, load), "Requests offered, CPU against its target, replicas wanted and ready")
 
 # %% [markdown]
-# Between the load and the first new pod lie half a minute: the kubelet measures, the metrics server collects, the
-# autoscaler looks. An autoscaler answers the *trend*; what comes within seconds has to fit into the replicas you have. So the target is
-# 70 % and not 95.
+# Between the load and the first new pod lies up to half a minute: the kubelet measures, the metrics server collects, the
+# autoscaler looks. An autoscaler answers the *trend*; what comes within seconds has to fit into the replicas you have. So the
+# target is 70 % and not 95.
 
 # %% [markdown]
-# INSERT hold-p95
+# ### Exercise: hold the p95
+#
+# What users feel is how long the slow answers take: the **p95** is the time within which 95 of 100 come. `server.yaml` is a server that
+# says *come back later* (429) rather than letting people wait for ever, and one replica of it is not much. **Write its autoscaler**,
+# so that the p95 holds when the load comes.
+#
+# *The check* measures what one chat costs and takes at rest, on this machine. Then it brings 1.8 times the load that one replica can
+# bear, and gives your autoscaler two minutes until 95 of 100 answers come within twenty-five times that, refusals not counted as answers.
+# While the load is on, no replica may be taken away.
+
+# %% tags=["stub", "ex-hold-p95", "nbval-ignore-output"]
+lab.files("hold-p95")
+lab.check("hold-p95")
+
+# %% tags=["answer", "ex-hold-p95", "nbval-ignore-output"]
+lab.files("hold-p95", instead="solutions/4.4.5/hold-p95/answer")
+lab.check("hold-p95")
 
 # %% [markdown]
 # ## A machine is emptied
@@ -356,7 +574,7 @@ cluster.require_replicas(deployer, cluster.DEPLOYMENT, 2)
 lab.table(exercises.nodes_of(course, deployer))
 with exercises.predictions(course, deployer, rate=load_rate) as load:
     load.run_for(2)
-    with exercises.drained(course, course.containers[-1]):
+    with exercises.drained(course, nodes[-1].name):
         cluster.require_replicas(deployer, cluster.DEPLOYMENT, 2)
         load.run_for(2)
         while_drained = exercises.nodes_of(course, deployer)
@@ -372,13 +590,80 @@ lab.figure("drained", bench.plot_load(load, {"kubectl drain": 2}), "Each request
 # out, and requests are lost: you tried it in the exercise above.
 
 # %% [markdown]
-# INSERT closed-door
+# ### Exercise: a door for those with a label
+#
+# In a cluster every pod can speak to every other one, in whatever namespace: one burgled pod stands in front of all the others.
+# **NetworkPolicies** say who may speak to whom. The base has a `deny-all`: nothing in, nothing out. **Write the policies** that
+# let the pods with the label `inference-client: "true"` ask the server, and nobody else; those pods otherwise only reach DNS, and
+# the server calls nobody.
+#
+# *The check* has the API server take your policies, works out from their text which of thirteen connections they let through, and then
+# tries it for real, with one pod that has the label and one that has not. Policies are carried out by the nodes' network, and not
+# every network does: one that does not takes them without a word. The check finds that out by a deny-all and a connection that goes through
+# all the same; then it says so, and the exercise counts as skipped.
+
+# %% tags=["stub", "ex-closed-door", "nbval-ignore-output"]
+lab.files("closed-door")
+lab.check("closed-door")
+
+# %% tags=["answer", "ex-closed-door", "nbval-ignore-output"]
+lab.files("closed-door", instead="solutions/4.4.5/closed-door/answer")
+lab.check("closed-door")
 
 # %% [markdown]
-# INSERT in-a-terminal
+# ### Exercise: in a terminal
+#
+# It is six in the morning, and you are on call. In the night somebody rolled out a new release of the helpdesk, then another one to
+# mend it. The users have noticed nothing so far: the pod of the old release still answers, because a rolling update takes none
+# away before a new one is ready. **Open a terminal** (in JupyterLab: File, New, Terminal), go to the checkout's folder, and
+# put it right before they come.
+#
+# *The check* asks the API server.
+
+# %% tags=["stub", "ex-in-a-terminal", "nbval-ignore-output"]
+task = exercises.terminal_task()
+lab.check("in-a-terminal")
+
+# %% tags=["answer", "ex-in-a-terminal", "nbval-ignore-output"]
+task = exercises.terminal_task()
+shell.run(["sh", "solutions/4.4.5/in-a-terminal/answer.sh", task.namespace, task.incident], cwd=task.folder, env=task.environment)
+lab.check("in-a-terminal")
+
+# %% tags=["wrong", "ex-in-a-terminal"]
+# refused: release 7.3 is what
+task = exercises.terminal_task()
+shell.run(["sh", "solutions/4.4.5/in-a-terminal/plain-undo.sh", task.namespace, task.incident], cwd=task.folder, env=task.environment)
+lab.check("in-a-terminal")
+
+# %% tags=["wrong", "ex-in-a-terminal"]
+# refused: 1 replicas are asked for
+task = exercises.terminal_task()
+shell.run(["sh", "solutions/4.4.5/in-a-terminal/no-scale.sh", task.namespace, task.incident], cwd=task.folder, env=task.environment)
+lab.check("in-a-terminal")
+
+# %% tags=["wrong", "ex-in-a-terminal"]
+# refused: the annotation incident is None
+task = exercises.terminal_task()
+shell.run(["sh", "solutions/4.4.5/in-a-terminal/no-note.sh", task.namespace, task.incident], cwd=task.folder, env=task.environment)
+lab.check("in-a-terminal")
 
 # %% [markdown]
-# INSERT own-manifests
+# ### What you take with you: your own manifests
+#
+# An empty page, and what is wanted in its comments. **Write the manifests you would sign**: Deployment, Service, settings, autoscaler
+# and disruption budget, with all of the above. Once they pass, they stand in the run's report with what was measured.
+#
+# *The check* reads them and has the API server read them, applies them, asks through your Service with the key and without, brings so
+# much load that your autoscaler has to follow, kills a pod's processes and waits for it to come back, and replaces all pods while
+# it counts every request.
+
+# %% tags=["stub", "ex-own-manifests", "nbval-ignore-output"]
+lab.files("own-manifests")
+lab.check("own-manifests")
+
+# %% tags=["answer", "ex-own-manifests", "nbval-ignore-output"]
+lab.files("own-manifests", instead="solutions/4.4.5/own-manifests/answer")
+lab.check("own-manifests")
 
 # %% [markdown]
 # ## Where you are

@@ -112,7 +112,14 @@ def plot_timeline(found: Timeline, load: SteadyLoad) -> Figure:
     cpu.plot(frame["at"], frame["cpu"], color=PALETTE[5], drawstyle="steps-post", label="measured")
     cpu.axhline(frame["target"].iloc[-1], color=PALETTE[7], linestyle="--", label="target")
     cpu.set_ylabel("CPU, % of request")
-    replicas.plot(frame["at"], frame["desired"], color=PALETTE[1], drawstyle="steps-post", label="wanted")
+    # An autoscaler that has not looked yet wants 0.
+    replicas.plot(
+        frame["at"],
+        frame["desired"].where(frame["desired"] > 0),
+        color=PALETTE[1],
+        drawstyle="steps-post",
+        label="wanted",
+    )
     replicas.plot(frame["at"], frame["ready"], color=PALETTE[2], drawstyle="steps-post", label="ready")
     replicas.set_ylabel("replicas")
     replicas.set_xlabel("seconds")

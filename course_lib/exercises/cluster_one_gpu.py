@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from course_lib import waits
-from course_lib.cluster import Deployer, KindCluster, serving
+from course_lib.cluster import Cluster, Deployer, KindCluster, serving
 from course_lib.exercises.cluster_scenes import json_patch, room
 
 #: The scheduler counts whatever a node says it has; `nvidia.com/gpu` is such a name, too, given out by NVIDIA's device plugin.
@@ -15,15 +15,18 @@ DEVICE = "example.com/gpu"
 _NAME = "takes-the-gpu"
 
 
-def deadlock(cluster: KindCluster) -> list[dict[str, object]]:
+def deadlock(cluster: Cluster) -> list[dict[str, object]]:
     """A rolling update of a Deployment that has a node's only device, and the same with the strategy Recreate.
 
     Returns:
-        who was where after each of the three moments.
+        who was where after each of the three moments; a row that says why not, where the nodes are not the course's own.
 
     Raises:
         CourseError: it did not come to that.
     """
+    if not isinstance(cluster, KindCluster):
+        why = "not shown on this cluster: its nodes are somebody's, and are not made to say what they don't have"
+        return [{"when": why, "pod": "", "state": "", "the scheduler says": ""}]
     with _one_device(cluster, cluster.containers[-1]), room(cluster, "one-gpu") as found:
         found.apply([_deployment()])
         found.wait(_NAME)
@@ -55,7 +58,7 @@ def _unschedulable(found: Deployer) -> None:
 
 
 @contextmanager
-def _one_device(cluster: KindCluster, node: str) -> Iterator[None]:
+def _one_device(cluster: Cluster, node: str) -> Iterator[None]:
     """A node says that it has one, for as long as the block lasts."""
     path = f"/status/capacity/{DEVICE.replace('/', '~1')}"
     json_patch(cluster, node, {"op": "add", "path": path, "value": "1"})

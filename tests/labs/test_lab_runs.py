@@ -25,6 +25,11 @@ LABS = [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()]
 EXTENSIONS = [pytest.param(lab, id=lab.id) for lab in catalog.EXTENSIONS.values()]
 #: What proves the runner and not the lab is done with one lab: each run of a notebook is minutes.
 FIRST = LABS[:1]
+#: A solution is its steps, which untouched runs prove, and its answers, which tests/exercises prove: whole by night, but for one.
+SOLUTIONS = [
+    pytest.param(lab, id=lab.id, marks=[pytest.mark.nightly] * bool(number))
+    for number, lab in enumerate(catalog.LABS.values())
+]
 
 
 @pytest.mark.parametrize("lab", FIRST)
@@ -90,7 +95,7 @@ def nbval(notebook: Path, *, lax: bool, tmp_path: Path, **environment: str) -> t
     return len(cases) - len(failed), len(failed), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", SOLUTIONS)
 def test_nbval_passes_on_the_solution_and_compares_something(lab: catalog.Lab, tmp_path: Path) -> None:
     """With COURSE_STRICT=1, so every exercise's answer has to pass its check."""
     notebook = CHECKOUT / "solutions" / lab.notebook
