@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ NODE_PORTS = (30080, 30081)
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
 _ALL_GPUS = "/var/run/nvidia-container-devices/cdi/runtime.nvidia.com/gpu/all"
 METRICS = CHECKOUT / "k8s" / "metrics-server"
+#: kind draws its lines anew.
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class KindCluster:
         self.name = settings().object_name(short)
         self.folder = settings().work_dir / "cluster" / short
         """Where its configuration and its kubeconfig lie while it lives."""
+        self.phases: dict[str, float] = {}
+        """Seconds that each phase of the last `up` took."""
+        self._said: list[tuple[float, str]] = []
 
     @property
     def kubeconfig(self) -> Path:
@@ -98,7 +104,9 @@ class KindCluster:
         if self._answers():
             return self.nodes()
         _ = self.node  # made or fetched now, before anything of the cluster is
-        self._remove()  # what a killed session left half made
+        self.phases, self._said = {}, []
+        with self._phase("what an earlier one left, removed"):
+            self._remove()  # a killed session leaves it half made
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
             ledger.write_down(kind, name)
@@ -107,15 +115,17 @@ class KindCluster:
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
         try:
-            with ThreadPoolExecutor(1) as pool:
+            with self._phase("kind create cluster"), ThreadPoolExecutor(1) as pool:
                 made = pool.submit(self.create, config, timeout=timeout)
                 while not made.done():
                     live.draw_text(self._progress())
                     with suppress(TimeoutError):
                         made.result(0.5)
                 made.result()
-            self._wait_ready(timeout, live)
-            self._add_metrics()
+            with self._phase("every node Ready"):
+                self._wait_ready(timeout, live)
+            with self._phase("metrics server"):
+                self._add_metrics()
         except BaseException as error:
             said = self._explain() if isinstance(error, CourseError) else ""
             self._remove()
@@ -307,17 +317,26 @@ class KindCluster:
             timeout=timeout,
             env=env,
             cwd=CHECKOUT,
-            on_line=self._said.append,
+            on_line=lambda line: self._said.append((time.monotonic(), _CONTROL.sub("", line).strip())),
         )
 
-    @cached_property
-    def _said(self) -> list[str]:
-        return []
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = time.monotonic() - began
+
+    def kind_steps(self) -> dict[str, float]:
+        """Seconds of each of kind's own steps in the last `up`: it says when one begins (•) and when it is done (✓)."""
+        begun = {_step(line): at for at, line in self._said if line.startswith("•")}
+        done = {_step(line): at for at, line in self._said if line.startswith("✓")}
+        return {name: done[name] - at for name, at in begun.items() if name in done}
 
     def _progress(self) -> str:
-        """kind's own last lines: it redraws them with control characters."""
-        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]", "", line).strip() for line in self._said]
-        return "\n".join([line for line in lines if line][-6:]) or f"making {self.name}"
+        """kind's own last lines."""
+        return "\n".join([line for _, line in self._said if line][-6:]) or f"making {self.name}"
 
     def _answers(self) -> bool:
         return (
@@ -409,6 +428,11 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
 def _shown(path: Path) -> str:
     """A path as one would type it in the checkout's folder."""
     return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
+
+
+def _step(line: str) -> str:
+    """The name of a step of kind's, without its picture and the image that it names."""
+    return re.sub(r" \(.*|\W*$", "", line[1:].strip())
 
 
 def _old_cgroups() -> bool:
