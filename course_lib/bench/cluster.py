@@ -80,9 +80,8 @@ def _controls(cluster: KindCluster, deployer: Deployer, plan: Plan, say: Say) ->
     ]
 
 
-#: Parts that share a cluster, in this order: the first finds nothing running on it.
+#: Parts that share a cluster with the image on its nodes.
 SHARED: Mapping[str, _Shared] = {
-    "idle": lambda cluster, deployer, plan, say: cluster_usage.figures(cluster, plan.seconds),
     "rollouts": _rollouts,
     "controls": _controls,
     "accidents": lambda cluster, deployer, plan, say: cluster_accidents.figures(
@@ -94,6 +93,7 @@ OWN: Mapping[str, _Own] = {
     "one_node": lambda traces, plan, say: cluster_start.figures(traces, 0, plan.rounds, say),
     "three_nodes": lambda traces, plan, say: cluster_start.figures(traces, 2, plan.rounds, say),
     "autoscaler": lambda traces, plan, say: cluster_scaling.figures(traces, plan.clusters, say),
+    "idle": lambda traces, plan, say: cluster_usage.figures(traces, plan.workers, plan.seconds, say),
     "side_by_side": lambda traces, plan, say: cluster_pair.figures(traces, say),
 }
 ALL_PARTS = (*OWN, *SHARED)

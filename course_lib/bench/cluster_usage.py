@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from course_lib import shell
+from course_lib.bench.cluster_traces import Say, Traces
 from course_lib.bench.stack_usage import megabytes
 from course_lib.cluster import KindCluster
 
@@ -18,9 +19,15 @@ SETTLE = 30.0
 _STATS = "getconf CLK_TCK; getconf PAGESIZE; cat /proc/[0-9]*/stat 2>/dev/null; true"
 
 
-def figures(cluster: KindCluster, seconds: float) -> dict[str, Any]:
-    """Megabytes and percent of one CPU: nodes by `docker stats`, programs over so many seconds by their own account."""
-    time.sleep(min(SETTLE, seconds))
+def figures(traces: Traces, workers: int, seconds: float, say: Say) -> dict[str, Any]:
+    """Megabytes and percent of one CPU, of a new cluster: nodes by `docker stats`, programs over so many seconds by their own account."""
+    with traces.lived(workers) as life:
+        say(f"at rest: {seconds:g} s")
+        time.sleep(min(SETTLE, seconds))
+        return _watched(life.cluster, seconds)
+
+
+def _watched(cluster: KindCluster, seconds: float) -> dict[str, Any]:
     before, began = _processes(cluster.containers[0]), time.monotonic()
     looks = []
     while time.monotonic() - began < seconds:
