@@ -24,11 +24,9 @@ def tables(found: Found) -> list[tuple[str, list[str], Lines]]:
     return [(title, heads, lines) for title, heads, lines in made if lines]
 
 
-_ROLLOUT_HEADS = [
-    "Deployment", "requests", "requests/s", "lost", "refused", "cut", "given up", "p99 ms", "answered in preStop",
-    "answered after SIGTERM", "rollout s",
-]  # fmt: skip
-_ACCIDENT_HEADS = ["", "requests", "requests/s", "lost", "refused", "cut", "given up", "p99 ms", "s until all are back"]
+_COUNTED = ["requests", "per s", "lost", "how", "p99 ms"]
+_ROLLOUT_HEADS = ["Deployment", *_COUNTED, "in preStop", "after SIGTERM", "s"]
+_ACCIDENT_HEADS = ["", *_COUNTED, "s until all are back"]
 _SCALING_HEADS = [
     "cluster",
     "figures known, s after Ready",
@@ -123,8 +121,8 @@ def _accidents(found: Found) -> Lines:
 
 
 def _counted(row: Found) -> list[str]:
-    counts = [f"{row[key]:,}" for key in ("lost", "refused", "cut", "given_up")]
-    return [f"{row['requests']:,}", f"{row['rate']:.1f}", *counts, f"{row['p99_ms']:,.0f}"]
+    how = [f"{row[fate]:,} {fate.replace('_', ' ')}" for fate in ("refused", "cut", "given_up") if row[fate]]
+    return [f"{row['requests']:,}", f"{row['rate']:.1f}", f"{row['lost']:,}", ", ".join(how), f"{row['p99_ms']:,.0f}"]
 
 
 def _scaling(found: Found) -> Lines:
@@ -165,7 +163,7 @@ def _rollouts_said(found: Found) -> str:
     said = (
         f"Each row is {ours['rollouts']} rollouts of 3 replicas, {ours['asked_rate']:g} requests/s asked for, half of them by clients that "
         "keep their connections, half each on a connection of its own; the load outlives the old pods. The rate is the slowest rollout's, "
-        "as it really was. *Answered in preStop* and *after SIGTERM* are answers of pods that had been told to go at least a second before, by "
+        "as it really was. *In preStop* and *after SIGTERM* are answers of pods that had been told to go at least a second before, by "
         "the servers' own logs, which hold every answer. kind's door on this machine takes each connection before it asks the node, so one that "
         "the cluster refuses shows as cut."
     )
