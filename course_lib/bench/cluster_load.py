@@ -94,7 +94,7 @@ def fates(sent: Sequence[Sent]) -> dict[str, Any]:
         "answered": len(good),
         "lost": len(bad),
         **{fate: by_fate.count(fate) for fate in ("refused", "cut", "given_up")},
-        "errors": sorted({f"{one.status} {one.error}"[:160] for one in bad})[:5],
+        "errors": sorted({f"{one.status or ''} {one.error}".strip(" :")[:160] for one in bad})[:5],
         **{name: round(value, 1) for name, value in quantiles_ms(good).items()},
     }
 

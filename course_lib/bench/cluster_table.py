@@ -55,7 +55,7 @@ def markdown(found: Found) -> str:
     behind = ", ".join(f"`{one}`" for one in left["objects"]) or "nothing"
     parts += [
         "",
-        f"**What is left.** After each of {left['clusters']} clusters containers, networks, volumes, its folder with the kubeconfig, "
+        f"**What is left.** Clusters: {left['clusters']}. After each, containers, networks, volumes, its folder with the kubeconfig, "
         f"the ledger's rows, ~/.kube/config and the kernel settings that kubelets change were looked at: {behind} was left or changed.",
     ]
     if both := found["side_by_side"]:
@@ -161,7 +161,7 @@ def _rollouts_said(found: Found) -> str:
     rows = [one for one in (found["rollouts"], *(found["controls"] or [])) if one]
     ours = rows[0]
     said = (
-        f"Each row is {ours['rollouts']} rollouts of 3 replicas, {ours['asked_rate']:g} requests/s asked for, half of them by clients that "
+        f"Rollouts of 3 replicas, {ours['rollouts']} a row, {ours['asked_rate']:g} requests/s asked for, half of them by clients that "
         "keep their connections, half each on a connection of its own; the load outlives the old pods. The rate is the slowest rollout's, "
         "as it really was. *In preStop* and *after SIGTERM* are answers of pods that had been told to go at least a second before, by "
         "the servers' own logs, which hold every answer. kind's door on this machine takes each connection before it asks the node, so one that "
@@ -171,7 +171,7 @@ def _rollouts_said(found: Found) -> str:
     if any(missing.values()):
         said += " Answers that no log has: " + ", ".join(f"{name}: {number}" for name, number in missing.items()) + "."
     losses = [error for row in rows for error in row["errors"]]
-    return said + (f" What the losses said: {'; '.join(dict.fromkeys(losses))}." if losses else "")
+    return said + (f" What the losses said: {'; '.join(dict.fromkeys(losses)).rstrip('.')}." if losses else "")
 
 
 def _accidents_said(found: Found) -> str:
@@ -180,7 +180,7 @@ def _accidents_said(found: Found) -> str:
     return (
         f"{found['accidents']['replicas']} replicas as in k8s/, the same load. *Killed* are all processes of one pod at once, with "
         "what they were doing; *drained* is the worker with most replicas, by `kubectl drain`."
-        + (f" What the losses said: {'; '.join(dict.fromkeys(losses))}." if losses else "")
+        + (f" What the losses said: {'; '.join(dict.fromkeys(losses)).rstrip('.')}." if losses else "")
     )
 
 
