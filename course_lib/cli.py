@@ -71,6 +71,7 @@ def setup() -> None:
     from course_lib.cluster import node_image
     from course_lib.host import setup as host_setup
     from course_lib.images import bases, buildkit, registry
+    from course_lib.settings import settings
 
     _show_commands()
     said: set[str] = set()
@@ -92,7 +93,8 @@ def setup() -> None:
     console.print(f"registry {registry.ensure_image()}", highlight=False)
     for name, reference in sorted(stacks.built_variables(images.stack_variables()).items()):
         console.print(f"{name.removesuffix('_IMAGE').lower()} {reference}", highlight=False)
-    console.print(f"node {node_image.ensure(bases.source()[0])}", highlight=False)
+    if settings().target != "kube-context":
+        console.print(f"node {node_image.ensure(bases.source()[0])}", highlight=False)
     print(image)  # the last line, and nothing but the name, for scripts
 
 
@@ -100,7 +102,9 @@ def setup() -> None:
 def run(
     labs: Annotated[
         list[str] | None,
-        typer.Argument(help="Lab ids (4.4.1) or notebooks (work/lab-4.4.1-….ipynb); none means all labs."),
+        typer.Argument(
+            help="Lab ids (4.4.1, rollouts) or notebooks (work/lab-4.4.1-….ipynb); none means the seven labs."
+        ),
     ] = None,
     solutions: Annotated[bool, typer.Option(help="Run the solutions; fail for exercises that don't pass.")] = False,
     set_: Annotated[
@@ -228,7 +232,7 @@ def cleanup(
 
 @app.command()
 def build(
-    labs: Annotated[list[str] | None, typer.Argument(help="Lab ids; none means all.")] = None,
+    labs: Annotated[list[str] | None, typer.Argument(help="Lab ids; none means all, extensions too.")] = None,
     check: Annotated[bool, typer.Option(help="Only say what is stale; ends with 1 when something is.")] = False,
     execute: Annotated[bool, typer.Option(help="Also execute the solutions and store their outputs.")] = True,
 ) -> None:
@@ -239,19 +243,20 @@ def build(
     from course_lib.authoring import build as authoring
     from course_lib.lab import catalog
 
-    wanted = [catalog.lab(one) for one in labs or list(catalog.LABS)]
+    wanted = [catalog.lab(one) for one in labs or list(catalog.every())]
     if check:
         found = [said for one in wanted for said in authoring.stale(one)]
         for said in found:
             console.print(said, style="red", highlight=False)
         raise typer.Exit(1 if found else 0)
     for one in wanted:
-        console.print(f"wrote labs/{authoring.write_learner_notebook(one).name}", highlight=False)
+        authoring.write_learner_notebook(one)
+        console.print(f"wrote labs/{one.notebook}", highlight=False)
         if execute:
-            path = authoring.execute_solution(
+            authoring.execute_solution(
                 one, lambda number, total, label: notes.print(f"  {number}/{total} {escape(label)}", highlight=False)
             )
-            console.print(f"wrote solutions/{path.name}", highlight=False)
+            console.print(f"wrote solutions/{one.notebook}", highlight=False)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What the course made, written down before it is made.
 
-A row precedes every container, network, volume, image, process and folder, and every change of a kernel setting. Its lifetime is *run* (gone when the session
+A row precedes every container, network, volume, image, process and folder, every change of a kernel setting, and what is made on a
+cluster of somebody's own (kube_rows.py). Its lifetime is *run* (gone when the session
 that wrote it ends) or *kept* (base images, build cache: listed with sizes, removed by `course cleanup --all`).
 The same facts go onto Docker objects as labels, so that cleanup works after this file, or the clone, is gone.
 """
@@ -27,7 +28,7 @@ from course_lib import shell
 from course_lib.settings import CHECKOUT, settings
 
 Lifetime = Literal["run", "kept"]
-Kind = Literal["container", "network", "volume", "image", "process", "folder", "sysctl"]
+Kind = Literal["container", "network", "volume", "image", "process", "folder", "sysctl", "namespace", "cordon"]
 
 LABEL = "org.course-lab"
 

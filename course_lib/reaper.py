@@ -17,12 +17,16 @@ from pathlib import Path
 
 import psutil
 
-from course_lib import ledger, shell
+from course_lib import kube_rows, ledger, shell
 from course_lib.errors import CourseError
 from course_lib.ledger import Row, Session, label_prefix
 
-#: Containers hold networks, volumes and images, so they go first; processes might still make containers, so before them.
-_ORDER = {"process": 0, "container": 1, "network": 2, "volume": 3, "image": 4, "folder": 5, "sysctl": 6}
+#: Containers hold networks, volumes and images, so they go first; processes might still make containers, so before them. What is on
+#: a cluster goes before the containers that may be that cluster's nodes.
+_ORDER = {
+    "process": 0, "namespace": 1, "cordon": 1, "container": 2, "network": 3, "volume": 4, "image": 5, "folder": 6, "sysctl": 7,
+}  # fmt: skip
+_ON_A_CLUSTER = ("namespace", "cordon")
 
 _REMOVE = {
     "container": ("docker", "rm", "--force", "--volumes"),
@@ -53,7 +57,7 @@ def exists(kind: str, name: str) -> bool:
     """Whether the thing a row speaks of is there.
 
     Raises:
-        CourseError: the engine can't be asked, so nobody knows.
+        CourseError: the engine, or the cluster, can't be asked, so nobody knows.
     """
     if kind == "folder":
         return Path(name).exists()
@@ -62,6 +66,8 @@ def exists(kind: str, name: str) -> bool:
     if kind == "sysctl":
         key, value = _setting(name)
         return sysctl(key) not in ("", value) and os.access(_sysctl_file(key), os.W_OK)
+    if kind in _ON_A_CLUSTER:
+        return kube_rows.exists(kind, name)
     asked = shell.run([*_EXISTS[kind], name], show=False, check=False, timeout=30)
     if asked.stdout.strip() == "1":
         return True
@@ -84,7 +90,10 @@ def remove(row: Row) -> bool:
         elif row.kind == "sysctl":
             return _put_back(row.name)
         elif exists(row.kind, row.name):
-            shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
+            if row.kind in _ON_A_CLUSTER:
+                kube_rows.remove(row.kind, row.name)
+            else:
+                shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
         if exists(row.kind, row.name):
             return False
     except CourseError:

@@ -30,6 +30,12 @@ def _name(variable: str) -> AliasChoices:
     return AliasChoices(variable, variable.lower())
 
 
+def as_typed(file: Path | str) -> Path:
+    """A path as one types it in the checkout's folder."""
+    path = Path(file)
+    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
+
+
 class Settings(BaseSettings):
     """The settings of one run. Environment first, then course.toml, then these defaults."""
 
@@ -40,7 +46,13 @@ class Settings(BaseSettings):
     images: Images = Field("auto", validation_alias=_name("IMAGES"))
     """Where base images come from: a registry, Debian packages, or whichever this machine can reach."""
     target: Target = Field("local", validation_alias=_name("TARGET"))
-    """Where the cloud labs deploy to."""
+    """Where the labs deploy to that could go to more than one place; `kube-context` is a cluster that is there already."""
+    kube_context: str = Field("", validation_alias=_name("KUBE_CONTEXT"))
+    """For TARGET=kube-context: the context of the kubeconfig; empty for its current one."""
+    kube_registry: str = Field("", validation_alias=_name("KUBE_REGISTRY"))
+    """For TARGET=kube-context: where images are pushed, and its nodes pull from, as in registry.example.com/me."""
+    kube_cordon: bool = Field(False, validation_alias=_name("KUBE_CORDON"))
+    """For TARGET=kube-context: whether the course may take one of its nodes out of service for a minute."""
     strict: bool = Field(False, validation_alias=_name("COURSE_STRICT"))
     """A check that is not passed raises: what an instructor's grading sets."""
     state_dir: Path = Field(

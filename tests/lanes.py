@@ -29,7 +29,7 @@ class Suite:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "pytest", "-q", *self.arguments]
+        return [sys.executable, "-m", "pytest", "-q", "--durations=12", *self.arguments]
 
 
 def service(name: str) -> Suite:
@@ -37,10 +37,15 @@ def service(name: str) -> Suite:
     return Suite(folder, ("-c", f"{folder}/pyproject.toml", "--rootdir", folder, f"{folder}/tests"))
 
 
-#: What takes the processor, beside what waits. Whole labs are one suite: two at a time would be no lab's usual machine.
+#: What takes the processor, beside what waits. Whole labs are one suite: two at a time would be no lab's usual machine. What
+#: shares a cluster is one, too: a cluster takes a part of a processor as long as it is there.
+CLUSTERS = ("tests/cluster", "tests/k8s")
 LANES = (
     (*map(service, SERVICES), Suite("labs", ("tests/labs",))),
-    (Suite("course", ("tests", "--ignore=tests/labs")),),
+    (
+        Suite("clusters", CLUSTERS),
+        Suite("course", ("tests", "--ignore=tests/labs", *(f"--ignore={folder}" for folder in CLUSTERS))),
+    ),
 )
 
 

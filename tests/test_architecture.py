@@ -19,6 +19,7 @@ ORDER = [
     {"lab"},
     {"reaper"},
     {"ledger"},
+    {"kube_rows"},
     {"waits", "shell", "steady_load"},
     {"settings"},
     {"errors"},

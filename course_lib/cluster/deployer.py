@@ -28,6 +28,7 @@ from course_lib.cluster import (
 from course_lib.cluster.api import Api, Object
 from course_lib.cluster.autoscaling import Autoscaler
 from course_lib.cluster.events import Event
+from course_lib.cluster.fit import Fit
 from course_lib.cluster.pods import Pod
 from course_lib.cluster.port_forward import forward
 from course_lib.cluster.revisions import Revision
@@ -56,6 +57,7 @@ class Deployer:
         kubeconfig: the cluster and the login; by default what kubectl takes, or a pod's own service account.
         context: a context of that file; by default its current one.
         kubectl: where the program comes from that builds kustomizations, if it is not on this machine.
+        fit: what manifests need to have otherwise on this cluster.
 
     Raises:
         CourseError: the kubeconfig is not there, or can't be read.
@@ -63,11 +65,12 @@ class Deployer:
 
     def __init__(
         self, namespace: str, *, kubeconfig: Path | None = None, context: str | None = None,
-        kubectl: tools.Source = "registry",
+        kubectl: tools.Source = "registry", fit: Fit | None = None,
     ) -> None:  # fmt: skip
         self.namespace = namespace
         self.api = Api(kubeconfig, context)
         self.kubectl: tools.Source = kubectl
+        self.fit = fit or Fit()
         self._shown: set[str] = set()
 
     def apply(self, source: Path | Sequence[Object], *, force: bool = True, dry_run: bool = False) -> list[Applied]:
@@ -83,9 +86,12 @@ class Deployer:
             CourseError: a manifest can't be read, or the server refuses it: says which, and which field. Those before it
                 are applied.
         """
-        found = manifests.read(source, kubectl=self.kubectl)
+        found = [self.fit.manifest(one) for one in manifests.read(source, kubectl=self.kubectl)]
         flags = ["--force-conflicts"] * force + ["--dry-run=server"] * dry_run
         self._announce("apply", "--server-side", *flags, manifests.argument(source))
+        if self.fit.words and self.fit.words not in self._shown:
+            self._shown.add(self.fit.words)
+            shell.announce(f"# {self.fit.words}")
         return [self._apply(one, force=force, dry_run=dry_run) for one in found]
 
     def wait(self, name: str, *, timeout: float = 180) -> Rollout:
@@ -122,9 +128,14 @@ class Deployer:
                 else f"Deployment {name} has several containers",
                 do=f"Name one of them: container={' or '.join(map(repr, names))}.",
             )
+        image = self.image(image)
         self._announce("set", "image", f"deployment/{name}", f"{chosen}={image}")
         containers = [{"name": chosen, "image": image}]  # lists of containers are merged by name
         self._patch(name, {"spec": {"template": {"spec": {"containers": containers}}}})
+
+    def image(self, name: str) -> str:
+        """What pods of this cluster call an image that manifests name."""
+        return self.fit.image(name)
 
     def scale(self, name: str, replicas: int) -> None:
         """Asks for a number of pods. An autoscaler of the same Deployment will change it again.

@@ -10,6 +10,7 @@ import yaml
 
 from course_lib import shell, waits
 from course_lib.cluster import manifests
+from course_lib.cluster.cluster import Cluster
 from course_lib.cluster.deployer import Deployer
 from course_lib.cluster.execute import execute
 from course_lib.cluster.kind_cluster import KindCluster
@@ -31,15 +32,20 @@ class Asked:
     """What it saw of the GPU, or why the scheduler let it wait."""
 
 
-def require_config(cluster: KindCluster) -> dict[str, Any]:
+def require_config(cluster: Cluster) -> dict[str, Any]:
     """The cluster's configuration for a GPU host, read by kind itself, which knows every field and refuses any other.
 
-    Nothing is started: kind reads the file before it says that a cluster of this name is there already.
+    Nothing is started: kind reads the file before it says that a cluster of this name is there already. Of a cluster that the
+    course did not make, it is read how many GPUs each node offers.
 
     Raises:
         CourseError: kind refuses the file, or the cluster does not run.
     """
     config = cluster.config(gpu=True)
+    if not isinstance(cluster, KindCluster):
+        offered = {node["name"]: node["gpus"] for node in config["nodes"]}
+        record("cluster.gpu-config", "kubernetes", cluster.name, gpus_by_node=offered, read_by="the API server")
+        return config
     file = cluster.folder / "kind-gpu.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,15 @@ from typing import Any
 import yaml
 
 from course_lib import ledger, reaper, shell, waits
-from course_lib.cluster import explanations, node_image, sysctls, tools
+from course_lib.cluster import explanations, node_image, preflight, sysctls, tools
+from course_lib.cluster.cluster import NODE_PORTS, Cluster, Node
+from course_lib.cluster.fit import Fit
 from course_lib.cluster.node_image import NodeImage
 from course_lib.errors import CourseError
 from course_lib.lab import display
 from course_lib.ledger import Lifetime
-from course_lib.settings import CHECKOUT, settings
+from course_lib.settings import CHECKOUT, as_typed, settings
 
-#: The NodePorts that this machine reaches a cluster's Services by.
-NODE_PORTS = (30080, 30081)
 #: From 1.35 on the kubelet does not start on cgroup v1 unless it is told to.
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
 _ALL_GPUS = "/var/run/nvidia-container-devices/cdi/runtime.nvidia.com/gpu/all"
@@ -34,26 +32,7 @@ METRICS = CHECKOUT / "k8s" / "metrics-server"
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]")
 
 
-@dataclass(frozen=True)
-class Node:
-    """A node as Kubernetes sees it."""
-
-    name: str
-    role: str
-    ready: bool
-    reason: str
-    """Why it is not ready, in the kubelet's words."""
-    version: str
-    schedulable: bool
-    image: str = ""
-
-    def words(self) -> str:
-        """Its state in a line."""
-        state = "Ready" if self.ready else f"NotReady: {self.reason}"
-        return f"{state}{'' if self.schedulable else ', cordoned'}"
-
-
-class KindCluster:
+class KindCluster(Cluster):
     """A cluster of one control plane and some workers.
 
     Args:
@@ -67,21 +46,18 @@ class KindCluster:
     def __init__(
         self, short: str = "lab", *, source: tools.Source, workers: int = 2, lifetime: Lifetime = "run"
     ) -> None:
-        self.short = short
-        self.source = source
+        super().__init__(short, source=source, folder=short, fit=Fit())
         self.workers = workers
         self.lifetime: Lifetime = lifetime
         self.name = settings().object_name(short)
-        self.folder = settings().work_dir / "cluster" / short
-        """Where its configuration and its kubeconfig lie while it lives."""
         self.phases: dict[str, float] = {}
         """Seconds that each phase of the last `up` took."""
         self._said: list[tuple[float, str]] = []
 
     @property
-    def kubeconfig(self) -> Path:
-        """Its own: ~/.kube/config is not touched."""
-        return self.folder / "kubeconfig"
+    def description(self) -> Path:
+        """All that kind was told."""
+        return self.folder / "kind.yaml"
 
     @property
     def containers(self) -> tuple[str, ...]:
@@ -98,11 +74,12 @@ class KindCluster:
         """Makes the cluster and waits until each node is Ready. One that runs is left alone.
 
         Raises:
-            CourseError: a node does not get Ready, a port or a name is taken, the disk is full; says which, with the
-                kubelet's and containerd's last words. What had been made is removed again.
+            CourseError: Docker does not answer or has too little disk, a node does not get Ready, a port or a name is taken;
+                says which, with the kubelet's and containerd's last words. What had been made is removed again.
         """
         if self._answers():
             return self.nodes()
+        preflight.require(1 + self.workers)
         _ = self.node  # made or fetched now, before anything of the cluster is
         self.phases, self._said = {}, []
         with self._phase("what an earlier one left, removed"):
@@ -111,7 +88,7 @@ class KindCluster:
         for kind, name in self._objects():
             ledger.write_down(kind, name)
         sysctls.write_down(self.name, self.lifetime)
-        config = self.folder / "kind.yaml"
+        config = self.description
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
         try:
@@ -157,24 +134,13 @@ class KindCluster:
             CommandError: kind refuses it, or does not get to its end.
         """
         image = [f"--image={self.node.reference}"] if self.node.reference else []
-        command = ["create", "cluster", f"--name={self.name}", f"--config={_shown(config)}", *image]
+        command = ["create", "cluster", f"--name={self.name}", f"--config={as_typed(config)}", *image]
         self._kind(*command, "--wait=0s", "--retain", timeout=timeout)
 
     def down(self) -> None:
         """Removes the cluster and everything in it."""
         shell.announce(shell.readable(["kind", "delete", "cluster", f"--name={self.name}"]))
         self._remove()
-
-    def nodes(self) -> list[Node]:
-        """The nodes as the API server lists them, the control plane first.
-
-        Raises:
-            CourseError: there is no cluster, or it does not answer.
-        """
-        if not self.kubeconfig.exists():
-            raise CourseError(f"there is no cluster {self.short}", do="Make one: `course cluster up`.")
-        found = json.loads(self.kubectl("get", "nodes", "--output=json", show=False).stdout)
-        return sorted((_node(one) for one in found["items"]), key=lambda one: (one.role != "control-plane", one.name))
 
     def node_reference(self) -> str:
         """The image that its nodes are: of a cluster that runs the one it was made of, else the one it would be made of.
@@ -222,7 +188,7 @@ class KindCluster:
             shell.run(["docker", "image", "tag", image, name])
         try:
             shell.run(["docker", "image", "save", f"--output={archive}", name or image], timeout=600)
-            self._kind("load", "image-archive", _shown(archive), f"--name={self.name}", timeout=600)
+            self._kind("load", "image-archive", str(as_typed(archive)), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
             if tagged:
@@ -257,24 +223,41 @@ class KindCluster:
         said = shell.run(["docker", "port", self.containers[0], f"{node_port}/tcp"], show=False, timeout=30).output
         return f"http://{said.splitlines()[0]}"
 
-    def kubectl(
-        self, *arguments: str, show: bool = True, check: bool = True, timeout: float = 120, input: str | None = None
-    ) -> shell.Completed:
-        """Runs kubectl against this cluster; what is shown is what one would type.
+    def claim(self, namespace: str) -> None:
+        """Nothing to do: all that is in this cluster goes with it."""
 
-        Raises:
-            CourseError: it failed; says in a sentence what is known of the reason.
-        """
-        program = str(tools.kubectl(self.source))
-        if show:
-            shell.announce(shell.readable(["kubectl", *arguments]))
+    def release(self, namespace: str) -> None:
+        self.kubectl("delete", "namespace", namespace, "--ignore-not-found", show=False, timeout=120)
+
+    def left(self) -> list[str]:
+        """Containers and networks that the engine still has of it, and the file that led to it."""
+        rows = []
+        for kind, listing in (
+            ("container", ["docker", "ps", "--all", "--format={{.Names}}"]),
+            ("network", ["docker", "network", "ls", "--format={{.Name}}"]),
+        ):
+            names = shell.run(listing, show=False, timeout=30).output.split()
+            rows += [f"{kind} {name}" for name in names if name == self.name or name in self.containers]
+        return rows + [f"file {self.kubeconfig.name}"] * self.kubeconfig.exists()
+
+    def runs_as(self, node: Node) -> str:
+        asked = shell.run(
+            ["docker", "container", "inspect", "--format={{.State.Status}} {{.Config.Image}}", node.name],
+            show=False, check=False, timeout=30,
+        ).output  # fmt: skip
+        state, _, image = asked.partition(" ")
+        if state != "running":
+            raise CourseError(f"node {node.name} is no running container", do="Start the cluster: `course.up()`.")
+        return image
+
+    @contextmanager
+    def drained(self, node: str) -> Iterator[bool]:
+        """Empties a node, as before its repair: nothing new comes, and its pods are asked to go; afterwards it is back."""
         try:
-            return shell.run(
-                [program, *arguments], show=False, check=check, timeout=timeout, input=input,
-                env={"KUBECONFIG": str(self.kubeconfig)}, cwd=CHECKOUT,
-            )  # fmt: skip
-        except shell.CommandError as error:
-            raise explanations.of_kubectl(error) from None
+            self.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s", timeout=170)
+            yield True
+        finally:
+            self.kubectl("uncordon", node)
 
     def config(self, *, gpu: bool = False) -> dict[str, Any]:
         """The cluster in kind's own format.
@@ -354,23 +337,6 @@ class KindCluster:
 
         waits.until(probe, what="every node to be Ready", timeout=timeout, every=0.3)
 
-    def wait_metrics(self, *, timeout: float = 120) -> None:
-        """Waits until CPU and memory of pods can be asked for: `kubectl top` and autoscalers need them, nothing else does.
-
-        Raises:
-            CourseError: they can't be in time; says what the API server says of it.
-        """
-
-        def probe() -> None:
-            found = self.kubectl("get", "apiservice", "v1beta1.metrics.k8s.io", "--output=json", show=False)
-            conditions = json.loads(found.stdout).get("status", {}).get("conditions", [])
-            available: dict[str, str] = next((one for one in conditions if one["type"] == "Available"), {})
-            if available.get("status") != "True":
-                raise waits.NotYet(available.get("message", "it is not registered yet"))
-
-        do = "Look at its pod: `kubectl --namespace=kube-system get pods --selector=k8s-app=metrics-server`."
-        waits.until(probe, what="the metrics API to answer", timeout=timeout, every=0.5, do=do)
-
     def _explain(self) -> str:
         """How each node is, with the last words of its kubelet and its containerd."""
         parts = []
@@ -425,11 +391,6 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         cluster.down()
 
 
-def _shown(path: Path) -> str:
-    """A path as one would type it in the checkout's folder."""
-    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
-
-
 def _step(line: str) -> str:
     """The name of a step of kind's, without its picture and the image that it names."""
     return re.sub(r" \(.*|\W*$", "", line[1:].strip())
@@ -438,18 +399,3 @@ def _step(line: str) -> str:
 def _old_cgroups() -> bool:
     """Whether the engine's machine has cgroup v1 only."""
     return shell.run(["docker", "info", "--format={{.CgroupVersion}}"], show=False, timeout=30).output == "1"
-
-
-def _node(found: dict[str, Any]) -> Node:
-    labels, status = found["metadata"]["labels"], found["status"]
-    ready = next((one for one in status["conditions"] if one["type"] == "Ready"), {"status": "Unknown"})
-    control = {"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} & set(labels)
-    return Node(
-        name=found["metadata"]["name"],
-        role="control-plane" if control else "worker",
-        ready=ready["status"] == "True",
-        reason=str(ready.get("message", "")),
-        version=status["nodeInfo"]["kubeletVersion"],
-        schedulable=not found["spec"].get("unschedulable", False),
-        image=status["nodeInfo"].get("osImage", ""),
-    )

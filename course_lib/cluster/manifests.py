@@ -12,7 +12,7 @@ from course_lib import shell
 from course_lib.cluster import explanations, tools
 from course_lib.cluster.api import Object
 from course_lib.errors import CourseError
-from course_lib.settings import CHECKOUT
+from course_lib.settings import as_typed
 
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 #: What others live in or refer to goes first (as Kustomize's `legacy` order has it).
@@ -34,13 +34,13 @@ def read(source: Path | Sequence[Object], *, kubectl: tools.Source = "registry")
     """
     if not isinstance(source, Path):
         return _ordered(source, "the list")
-    name = shell.readable([str(_shown(source))])
+    name = shell.readable([str(as_typed(source))])
     if not source.exists():
         raise CourseError(f"{name} is not there", do="Look at the path; it counts from the checkout's folder.")
     if source.is_dir() and any((source / one).exists() for one in _KUSTOMIZATIONS):
         return _ordered(_documents(_built(source, kubectl), name), name)
     files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix in (".yaml", ".yml"))
-    return _ordered([one for file in files for one in _documents(file.read_text(), str(_shown(file)))], name)
+    return _ordered([one for file in files for one in _documents(file.read_text(), str(as_typed(file)))], name)
 
 
 def spelled_out(manifest: Object) -> Object:
@@ -71,7 +71,7 @@ def argument(source: Path | Sequence[Object]) -> str:
     if not isinstance(source, Path):
         return "--filename=-"
     built = source.is_dir() and any((source / one).exists() for one in _KUSTOMIZATIONS)
-    return f"--{'kustomize' if built else 'filename'}={_shown(source)}"
+    return f"--{'kustomize' if built else 'filename'}={as_typed(source)}"
 
 
 def _built(folder: Path, kubectl: tools.Source) -> str:
@@ -94,7 +94,8 @@ def _ordered(objects: Iterable[Object], name: str) -> list[Object]:
     found = []
     for one in objects:
         meta = one.get("metadata") if isinstance(one, dict) else None
-        if not isinstance(meta, dict) or not (one.get("apiVersion") and one.get("kind") and meta.get("name")):
+        named = [one.get("apiVersion"), one.get("kind"), meta.get("name")] if isinstance(meta, dict) else [None]
+        if not all(isinstance(each, str) and each for each in named):
             raise CourseError(
                 f"{name} holds something that is no Kubernetes object",
                 why=str(one)[:300],
@@ -105,7 +106,3 @@ def _ordered(objects: Iterable[Object], name: str) -> list[Object]:
         raise CourseError(f"{name} holds no objects", do="Write a manifest there first.")
     order = {kind: place for place, kind in enumerate(_FIRST)}
     return sorted(found, key=lambda one: order.get(one["kind"], len(order)))
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path

@@ -6,38 +6,34 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from course_lib import shell, waits
-from course_lib.cluster import serving
+from course_lib import waits
+from course_lib.cluster import processes, serving
+from course_lib.cluster.cluster import Cluster, Node
 from course_lib.cluster.deployer import Deployer
 from course_lib.cluster.execute import execute
-from course_lib.cluster.kind_cluster import KindCluster, Node
+from course_lib.cluster.kind_cluster import KindCluster
 from course_lib.cluster.pods import Pod
 from course_lib.cluster.serving import Spread
 from course_lib.errors import CourseError
 from course_lib.lab.steps import record
 
 
-def require_nodes_ready(cluster: KindCluster) -> list[Node]:
-    """Each node is Ready by the API server's word, and is a running container of this machine's engine.
+def require_nodes_ready(cluster: Cluster) -> list[Node]:
+    """Each node is Ready by the API server's word, and, where the course made it, is a running container of this machine's engine.
 
     Raises:
         CourseError: one is not.
     """
     found = cluster.nodes()
     for node in found:
-        asked = shell.run(
-            ["docker", "container", "inspect", "--format={{.State.Status}} {{.Config.Image}}", node.name],
-            show=False, check=False, timeout=30,
-        ).output  # fmt: skip
-        state, _, image = asked.partition(" ")
-        if state != "running":
-            raise CourseError(f"node {node.name} is no running container", do="Start the cluster: `course.up()`.")
+        image = cluster.runs_as(node)
         if not node.ready:
             raise CourseError(f"node {node.name} is not Ready", why=node.reason)
         record(
             "cluster.node", "kubernetes", node.name, role=node.role, version=node.version, state="Ready", image=image
         )
-    missing = set(cluster.containers) - {node.name for node in found}
+    wanted = cluster.containers if isinstance(cluster, KindCluster) else ()
+    missing = set(wanted) - {node.name for node in found}
     if missing:
         raise CourseError(f"{len(missing)} nodes are not in the cluster", why=", ".join(sorted(missing)))
     record("cluster.nodes-ready", "kubernetes", cluster.name, nodes=len(found))
@@ -59,11 +55,11 @@ def require_rolled_out(deployer: Deployer, name: str, *, image: str) -> list[dic
         {"object": "ReplicaSet", "name": current.replica_set, "what it says": f"revision {current.number}, {current.ready} ready"},
     ]  # fmt: skip
     for pod in deployer.pods(name):
-        if not _same_image(pod.image, image):
+        if not _same_image(pod.image, deployer.image(image)):
             raise CourseError(f"pod {pod.name} runs {pod.image}", do=f"The manifests should name {image}.")
         if not pod.name.startswith(f"{current.replica_set}-"):
             raise CourseError(f"pod {pod.name} is of an older ReplicaSet than {current.replica_set}")
-        rows.append({"object": "Pod", "name": pod.name, "what it says": f"{pod.words()}, on {pod.node}"})
+        rows.append({"object": "Pod", "name": pod.name, "what it says": pod.words()})
         record("pod.ready", "kubernetes", pod.name, image=pod.image, node=pod.node, address=pod.ip)
     record(
         "deployment.rolled-out", "kubernetes", name, revision=current.number, replica_set=current.replica_set,
@@ -85,7 +81,8 @@ def require_settings_in_use(deployer: Deployer, name: str) -> dict[str, str]:
     if not maps:
         raise CourseError(f"pod {pod.name} takes no variables from a ConfigMap")
     wanted = dict(deployer.api.get("v1", "ConfigMap", maps[0], deployer.namespace)["data"])
-    said = execute(deployer.api, deployer.namespace, pod.name, "cat", "/proc/1/environ").stdout
+    process = processes.first(deployer, pod.name)
+    said = execute(deployer.api, deployer.namespace, pod.name, "cat", f"/proc/{process}/environ").stdout
     found = dict(line.partition("=")[::2] for line in said.split("\0") if line)
     for key, value in wanted.items():
         if found.get(key) != value:

@@ -74,12 +74,24 @@ def used(api: Api, namespace: str, labels: str = "") -> dict[str, Usage]:
     found = api.objects("metrics.k8s.io/v1beta1", "PodMetrics", namespace, labels=labels)
     return {
         one["metadata"]["name"]: Usage(
-            cpu=float(sum(parse_quantity(each["usage"]["cpu"]) for each in one["containers"])),
-            memory=int(sum(parse_quantity(each["usage"]["memory"]) for each in one["containers"])),
+            cpu=sum(amount(each["usage"]["cpu"]) for each in one["containers"]),
+            memory=int(sum(amount(each["usage"]["memory"]) for each in one["containers"])),
             measured=moment(one["timestamp"]),
         )
         for one in found
     }
+
+
+def amount(quantity: object) -> float:
+    """A quantity as manifests have it (`500m`, `512Mi`, 2) in cores or bytes.
+
+    Raises:
+        CourseError: it is none.
+    """
+    try:
+        return float(parse_quantity(str(quantity)))
+    except ValueError:
+        raise CourseError(f"{quantity!r} is no amount", do="Write cores as 0.5 or 500m, and memory as 512Mi.") from None
 
 
 def total(text: str, metric: str, labels: Mapping[str, str]) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from course_lib.doctor.check import Check
 from course_lib.doctor.finding import Finding, note, ok, warning
 from course_lib.doctor.machine import Machine
+from course_lib.settings import settings
 
 LAB = "4.4.5"
 _PROGRAMS = ("kind", "kubectl")
@@ -17,13 +18,15 @@ _LEAST = {"max_user_instances": 128, "max_user_watches": 65_536}
 
 
 def examine(machine: Machine) -> list[Finding]:
-    return [_programs(), *_watches(_INOTIFY)]
+    if settings().target == "kube-context":  # no cluster is made on this machine
+        return [_programs(("kubectl",))]
+    return [_programs(_PROGRAMS), *_watches(_INOTIFY)]
 
 
-def _programs() -> Finding:
-    missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+def _programs(wanted: tuple[str, ...]) -> Finding:
+    missing = [program for program in wanted if shutil.which(program) is None]
     if not missing:
-        return ok(f"{' and '.join(_PROGRAMS)} are here")
+        return ok(f"{' and '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} here")
     return note(
         f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
         f"lab {LAB} fetches {'it' if len(missing) == 1 else 'them'} into .cache when it starts its first cluster",
@@ -49,4 +52,4 @@ def _watches(folder: Path) -> list[Finding]:
     ]
 
 
-CHECK = Check("Kubernetes", examine, labs=(LAB,))
+CHECK = Check("Kubernetes", examine, labs=(LAB, "rollouts"))

@@ -11,7 +11,7 @@ from course_lib import images
 from course_lib.errors import CourseError
 from course_lib.lab import display
 from course_lib.lab.exercise import NotAttempted, NotYet
-from course_lib.settings import CHECKOUT
+from course_lib.settings import CHECKOUT, as_typed
 from course_lib.stacks import Stack, course_stack
 
 REPLICAS = 2
@@ -47,7 +47,7 @@ def stack() -> Stack:
 def show_task() -> TerminalTask:
     """Shows what to do with the running stack."""
     found = stack().project
-    task = TerminalTask(str(_relative(found.env_file)), _backup_name(), CHECKOUT)
+    task = TerminalTask(str(as_typed(found.env_file)), _backup_name(), CHECKOUT)
     display.table(
         [
             {"what": "how to speak to this stack", "exactly": f"docker compose --env-file {task.env_file} …"},
@@ -103,7 +103,3 @@ def _passages_in_backup(found: Stack) -> int:
     except CourseError:
         return 0
     return int(said.output) if said.output.isdigit() else 0
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import shell
-from course_lib.settings import CHECKOUT, settings
+from course_lib.settings import CHECKOUT, as_typed, settings
 from course_lib.stacks import built_images, explanations, secret_files
 from course_lib.stacks.built_images import STACK
 from course_lib.stacks.project import Project
-from course_lib.stacks.stack import Stack, typed
+from course_lib.stacks.stack import Stack
 
 #: Published on a free port each; by hand, compose.yaml has a fixed one.
 _PORTS = ("HTTPS_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "TRACES_PORT", "CHROMA_PORT")
@@ -35,6 +35,23 @@ def built_variables(images: Mapping[str, str]) -> dict[str, str]:
     finally:
         stack.project.dispose()
     return {name: value for name, value in stack.project.variables.items() if name.endswith("_IMAGE")}
+
+
+def door_image(images: Mapping[str, str]) -> str:
+    """The nginx of the stack's front door, built or pulled if it is not here yet.
+
+    Args:
+        images: as for `course_stack`.
+    """
+    stack = course_stack(images, short="door")
+    stack.project.prepare()
+    try:
+        built_images.ensure(stack.project, only="proxy")
+        if "NGINX_IMAGE" in images:
+            stack.project.run("pull", "--policy=missing", "--quiet", "proxy", show=False, timeout=600)
+    finally:
+        stack.project.dispose()
+    return stack.project.variables["NGINX_IMAGE"]
 
 
 def course_stack(
@@ -100,8 +117,8 @@ def merged(
     Raises:
         CourseError: they can't be merged.
     """
-    command = ["docker", "compose", *(f"--env-file={typed(file)}" for file in env_files)]
-    command += [*(f"--file={typed(file)}" for file in files), "config", "--format=json"]
+    command = ["docker", "compose", *(f"--env-file={as_typed(file)}" for file in env_files)]
+    command += [*(f"--file={as_typed(file)}" for file in files), "config", "--format=json"]
     try:
         return dict(json.loads(shell.run(command, env=variables, cwd=CHECKOUT).stdout))
     except shell.CommandError as error:

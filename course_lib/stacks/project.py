@@ -18,7 +18,7 @@ import yaml
 
 from course_lib import ledger, reaper, shell
 from course_lib.errors import CourseError
-from course_lib.settings import CHECKOUT, settings
+from course_lib.settings import CHECKOUT, as_typed, settings
 from course_lib.stacks import explanations
 
 #: What Compose takes from the environment; a learner's own must not change what the course runs.
@@ -71,9 +71,7 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         """A `docker compose` command line of this project, to run in the checkout's folder."""
-        where = self.env_file
-        shown = where.relative_to(CHECKOUT) if where.is_relative_to(CHECKOUT) else where
-        return ["docker", "compose", f"--env-file={shown}", *arguments]
+        return ["docker", "compose", f"--env-file={as_typed(self.env_file)}", *arguments]
 
     def run(
         self,

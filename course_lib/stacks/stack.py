@@ -18,7 +18,7 @@ import httpx
 from course_lib import shell, waits
 from course_lib.errors import CourseError
 from course_lib.lab import display
-from course_lib.settings import CHECKOUT
+from course_lib.settings import as_typed
 from course_lib.stacks import built_images, health, secret_files
 from course_lib.stacks.project import Project
 from course_lib.stacks.prometheus import Prometheus
@@ -256,8 +256,8 @@ class Stack:
         """Where a person looks: the front door and its key, the pages of what watches."""
         found = {
             "front door": self.url,
-            "its authority": typed(self.ca),
-            "API key in": typed(self.secrets / "inference_key"),
+            "its authority": str(as_typed(self.ca)),
+            "API key in": str(as_typed(self.secrets / "inference_key")),
         }
         for service, port in (("prometheus", 9090), ("alertmanager", 9093), ("traces", 4318)):
             found[service] = f"http://127.0.0.1:{self.port(service, port)}"
@@ -308,9 +308,3 @@ def running(stack: Stack, **how: Any) -> Iterator[Stack]:
         yield stack
     finally:
         stack.remove()
-
-
-def typed(file: Path | str) -> str:
-    """A path as one types it in the checkout's folder."""
-    path = Path(file)
-    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)

@@ -73,6 +73,17 @@ def test_a_metric_that_is_not_there_is_not_0() -> None:
     assert usage.total(METRICS, "http_request_total", {}) is None
 
 
+@pytest.mark.parametrize(("quantity", "amount"), [("500m", 0.5), (2, 2), ("512Mi", 2**29), ("1e3", 1000)])
+def test_amounts_as_manifests_have_them(quantity: object, amount: float) -> None:
+    assert usage.amount(quantity) == amount
+
+
+@pytest.mark.parametrize("quantity", ["much", "", None, "512MiB"])
+def test_what_is_no_amount(quantity: object) -> None:
+    with pytest.raises(CourseError, match="is no amount"):
+        usage.amount(quantity)
+
+
 def event(**times: Any) -> dict[str, Any]:
     about = {"kind": "Pod", "name": "web", "fieldPath": "spec.containers{main}"}
     return {"metadata": {"creationTimestamp": "2026-11-21T10:00:00Z"}, "involvedObject": about, "reason": "R"} | times

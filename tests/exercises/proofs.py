@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_lib import images, lab, shell, stacks
+from course_lib import cluster, images, lab, shell, stacks
 from course_lib.authoring import source
 from course_lib.lab import catalog, exercise, store
 from course_lib.settings import CHECKOUT
@@ -56,7 +56,8 @@ def play(case: Case) -> tuple[str, str]:
         lab.check(case.exercise)
     else:
         exercises = importlib.import_module("course_lib.exercises.lab_" + case.lab.replace(".", "_"))
-        names: dict[str, Any] = {"lab": lab, "images": images, "shell": shell, "stacks": stacks, "exercises": exercises}
+        rooms = {"cluster": cluster, "images": images, "lab": lab, "shell": shell, "stacks": stacks}
+        names: dict[str, Any] = {**rooms, "exercises": exercises}
         exec(case.cell, names)
     status, said, _ = store.exercises(store.run_id())[f"{case.lab}/{case.exercise}"]
     return status, said

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from course_lib.settings import CHECKOUT
 from tests.k8s.manifests import FOLDERS, K8S, VERSION, Manifest, build, complaint, of_kind
 
 
@@ -20,6 +21,21 @@ def test_every_object_is_one_of_today(folder: str, tmp_path: Path) -> None:
     assert {f"{one['kind']} {one['metadata']['name']}": complaint(one) for one in objects if complaint(one)} == {}
 
 
+LEARNERS = sorted(
+    file
+    for where in ("labs/starters/4.4.5", "solutions/4.4.5")
+    for file in (CHECKOUT / where).rglob("*.yaml")
+    if file.name != "kustomization.yaml"
+)
+
+
+@pytest.mark.parametrize("file", LEARNERS, ids=lambda file: "/".join(file.parts[-3:]))
+def test_what_learners_write_is_of_today(file: Path) -> None:
+    """The starters, too, and the wrong answers: what is wrong with them is not their form, but for one of them."""
+    said = "".join(complaint(one) for one in yaml.load_all(file.read_text(), OneOfEachKey))
+    assert ("periodSecond" in said) if file.parent.name == "wrong-typing-error" else not said, said
+
+
 def test_the_schemas_are_of_the_newest_version_that_the_package_has() -> None:
     assert kubernetes_validate.latest_version().startswith(f"{VERSION}.")
 
@@ -27,7 +43,9 @@ def test_the_schemas_are_of_the_newest_version_that_the_package_has() -> None:
 def test_every_folder_is_tested() -> None:
     found = {path.parent.relative_to(K8S).as_posix() for path in K8S.rglob("kustomization.yaml")}
     # base is what the overlays hold, the component one of "with model-volume", and metrics-server is its makers'
-    assert found - {"base", "components/model-volume", "metrics-server"} == set(FOLDERS) - {"with model-volume"}
+    parts = {"base", "components/model-volume", "metrics-server"}
+    parts |= {f"strategies/{name}" for name in ("common", "track", "blue", "green", "stable", "candidate")}
+    assert found - parts == set(FOLDERS) - {"with model-volume"}
 
 
 def test_every_file_is_used() -> None:

@@ -7,11 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from course_lib.lab import catalog
+from course_lib.runner import report
 from course_lib.settings import CHECKOUT
 
 
@@ -48,3 +52,18 @@ def course(checkout: Path, *arguments: str, **more: str) -> subprocess.Completed
 def the_report(checkout: Path) -> dict[str, Any]:
     """A checkout's latest report."""
     return dict(json.loads((checkout / "reports" / "latest" / "report.json").read_text()))
+
+
+def require_whole(checkout: Path, lab: catalog.Lab) -> None:
+    """A checkout's latest report is of this lab, untouched, with each step done and nothing left behind."""
+    found = the_report(checkout)
+    jsonschema.validate(found, report.schema())
+    (ran,) = found["labs"]
+    assert [s["status"] for s in ran["steps"]] == ["passed"] * len(lab.steps)
+    assert all(s["evidence"] for s in ran["steps"])
+    assert {e["status"] for e in ran["exercises"]} <= {"not_attempted", "skipped"}
+    assert found["left_behind"] == []
+    page = (checkout / "reports" / "latest" / "index.html").read_text()
+    assert "Everything passed" in page and all(step.id in page for step in lab.steps)
+    junit = ElementTree.parse(checkout / "reports" / "latest" / "junit.xml")
+    assert len(junit.findall(".//testcase")) == len(lab.steps) and not junit.findall(".//failure")

@@ -1,4 +1,4 @@
-"""After `course setup` a lab needs no network: set up in a network namespace that has one, then cut it, then run."""
+"""After `course setup` a lab needs no network, and no solutions: set up in a network namespace that has one, then cut it, then run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from course_lib.cluster import node_image
 from course_lib.images import bases, registry
 from course_lib.lab import catalog
 from course_lib.settings import CHECKOUT
-from tests.labs.conftest import command, environment, the_report
+from tests.labs.conftest import command, environment, require_whole, the_report
 
 pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.timeout(1800)]
 
@@ -49,8 +49,11 @@ _DISCONNECT = (
 
 
 @pytest.fixture(scope="module")
-def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A second engine in a network namespace of its own, set up and then without any way out."""
+def cut_off(tmp_path_factory: pytest.TempPathFactory, clone_without_solutions: Path) -> Iterator[dict[str, str]]:
+    """A second engine in a network namespace of its own, set up by a learner's clone and then without any way out.
+
+    Gives what has to be said in the environment to ask it.
+    """
     dockerd = shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin")
     if os.geteuid() != 0 or dockerd is None or shutil.which("ip") is None:
         pytest.skip("a network namespace with an engine in it needs root and iproute2")
@@ -58,13 +61,14 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     try:
         for line in _CONNECT:
             shell.run(line.split(), show=False)
-        with _engine(dockerd, folder) as env:
-            done = subprocess.run(
-                [*INSIDE, *command("setup")], env=env, cwd=CHECKOUT, capture_output=True, text=True, timeout=900
-            )
+        with _engine(dockerd, folder):
+            asks = {"DOCKER_HOST": f"unix://{SOCKET}", "COURSE_STATE_DIR": str(folder / "state")}
+            done = inside(clone_without_solutions, asks, "setup")
             assert done.returncode == 0, done.stdout + done.stderr
             shell.run(["ip", "link", "set", LINK, "down"], show=False)
-            yield env
+            link = shell.run(["ip", "-n", SPACE, "link", "show", "eth0"], show=False).output
+            assert "NO-CARRIER" in link, "the network is cut"
+            yield asks
     finally:
         for line in _DISCONNECT:
             shell.run(line.split(), show=False, check=False)
@@ -73,8 +77,8 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 @contextmanager
-def _engine(dockerd: str, folder: Path) -> Iterator[dict[str, str]]:
-    """The second engine, with the bases and the registry's image of the first; yields the environment that asks it."""
+def _engine(dockerd: str, folder: Path) -> Iterator[None]:
+    """The second engine, with the bases, the registry's image and the nodes' image of the first."""
     flags = [
         f"--data-root={folder}/data",
         f"--exec-root={folder}/exec",
@@ -99,7 +103,7 @@ def _engine(dockerd: str, folder: Path) -> Iterator[dict[str, str]]:
             node = node_image.choose(found.source).reference
             known = [name for name in (found.os, found.runtime, found.builder, registry.ensure_image(), node) if name]
             shell.pipe(["docker", "save", *known], ["docker", "--host", f"unix://{SOCKET}", "load"])
-            yield environment(CHECKOUT, DOCKER_HOST=f"unix://{SOCKET}", COURSE_STATE_DIR=str(folder / "state"))
+            yield
         finally:
             daemon.terminate()
             try:
@@ -109,18 +113,31 @@ def _engine(dockerd: str, folder: Path) -> Iterator[dict[str, str]]:
                 daemon.wait()
 
 
-#: Untouched each lab; the solution of one, for the checks take their images from the same places as the steps.
-RUNS = [(lab, False) for lab in catalog.LABS.values()] + [(next(iter(catalog.LABS.values())), True)]
+def inside(checkout: Path, asks: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`course …` of a checkout in the namespace, to its end."""
+    return subprocess.run(
+        [*INSIDE, *command(*arguments)],
+        env=environment(checkout, **asks),
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
 
 
-@pytest.mark.parametrize(
-    ("lab", "solutions"), RUNS, ids=[f"{lab.id}-{'solution' if solved else 'untouched'}" for lab, solved in RUNS]
-)
-def test_a_lab_runs_with_the_network_cut(cut_off: dict[str, str], lab: catalog.Lab, solutions: bool) -> None:
-    link = shell.run(["ip", "-n", SPACE, "link", "show", "eth0"], show=False).output
-    assert "NO-CARRIER" in link, "the network is cut"
-    run = [*INSIDE, *command("run", lab.id, *(["--solutions"] if solutions else []))]
-    done = subprocess.run(run, env=cut_off, cwd=CHECKOUT, capture_output=True, text=True, timeout=900)
+@pytest.mark.parametrize("lab", [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()])
+def test_a_lab_runs_untouched_without_solutions_and_without_a_network(
+    cut_off: dict[str, str], lab: catalog.Lab, clone_without_solutions: Path
+) -> None:
+    done = inside(clone_without_solutions, cut_off, "run", lab.id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    require_whole(clone_without_solutions, lab)
+
+
+def test_a_solution_runs_without_a_network(cut_off: dict[str, str]) -> None:
+    """Of one lab: the checks take their images from the same places as the steps."""
+    lab = next(iter(catalog.LABS.values()))
+    done = inside(CHECKOUT, cut_off, "run", lab.id, "--solutions")
     assert done.returncode == 0, done.stdout + done.stderr
     (ran,) = the_report(CHECKOUT)["labs"]
     assert [step["status"] for step in ran["steps"]] == ["passed"] * len(lab.steps)

@@ -1,4 +1,4 @@
-"""Every finished lab, from top to bottom: untouched, as a solution, and under nbval, against the real engine."""
+"""Finished labs, from top to bottom: untouched, as a solution, and under nbval, against the real engine."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from course_lib.authoring import build
 from course_lib.lab import catalog, exercise
-from course_lib.runner import report
 from course_lib.settings import CHECKOUT
-from tests.labs.conftest import course, the_report
+from tests.labs.conftest import course, require_whole, the_report
 
 pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.timeout(1800)]
 
 LABS = [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()]
+EXTENSIONS = [pytest.param(lab, id=lab.id) for lab in catalog.EXTENSIONS.values()]
 #: What proves the runner and not the lab is done with one lab: each run of a notebook is minutes.
 FIRST = LABS[:1]
+#: A solution is its steps, which untouched runs prove, and its answers, which tests/exercises prove: whole by night, but for one.
+SOLUTIONS = [
+    pytest.param(lab, id=lab.id, marks=[pytest.mark.nightly] * bool(number))
+    for number, lab in enumerate(catalog.LABS.values())
+]
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", FIRST)
 def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_without_solutions: Path) -> None:
+    """With the network that a machine has; without one every lab does so in test_air_gapped.py."""
     done = course(clone_without_solutions, "run", lab.id)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = the_report(clone_without_solutions)
-    jsonschema.validate(found, report.schema())
-    (ran,) = found["labs"]
-    assert [s["status"] for s in ran["steps"]] == ["passed"] * len(lab.steps)
-    assert all(s["evidence"] for s in ran["steps"])
-    assert {e["status"] for e in ran["exercises"]} <= {"not_attempted", "skipped"}
-    assert found["left_behind"] == []
-    page = (clone_without_solutions / "reports" / "latest" / "index.html").read_text()
-    assert "Everything passed" in page and all(step.id in page for step in lab.steps)
-    junit = ElementTree.parse(clone_without_solutions / "reports" / "latest" / "junit.xml")
-    assert len(junit.findall(".//testcase")) == len(lab.steps) and not junit.findall(".//failure")
+    require_whole(clone_without_solutions, lab)
+
+
+@pytest.mark.parametrize("lab", EXTENSIONS)
+def test_an_extension_runs_untouched_when_it_is_asked_for(lab: catalog.Lab, clone_without_solutions: Path) -> None:
+    done = course(clone_without_solutions, "run", lab.id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    require_whole(clone_without_solutions, lab)
 
 
 @pytest.mark.parametrize("lab", FIRST)
@@ -93,7 +95,7 @@ def nbval(notebook: Path, *, lax: bool, tmp_path: Path, **environment: str) -> t
     return len(cases) - len(failed), len(failed), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", SOLUTIONS)
 def test_nbval_passes_on_the_solution_and_compares_something(lab: catalog.Lab, tmp_path: Path) -> None:
     """With COURSE_STRICT=1, so every exercise's answer has to pass its check."""
     notebook = CHECKOUT / "solutions" / lab.notebook
@@ -119,12 +121,12 @@ def test_nbval_lax_passes_on_the_untouched_lab(lab: catalog.Lab, tmp_path: Path)
     assert failed == 0, said
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", [*LABS, *EXTENSIONS])
 def test_what_is_generated_is_not_stale(lab: catalog.Lab) -> None:
     assert build.stale(lab) == []
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", [*LABS, *EXTENSIONS])
 def test_the_executed_solution_tells_nothing_about_a_machine(lab: catalog.Lab) -> None:
     text = (CHECKOUT / "solutions" / lab.notebook).read_text()
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
