@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,7 +31,6 @@ def figures(
         for number in range(count):
             say(f"accidents: {name}, {number + 1} of {count}")
             found[name].append(_under_load(cluster, deployer, accident, rate))
-            _uncordon(cluster)
     return {name: _together(runs) for name, runs in found.items()} | {"replicas": served.REPLICAS}
 
 
@@ -76,12 +74,5 @@ def _drain(cluster: KindCluster, deployer: Deployer) -> None:
     by_node = Counter(one.node for one in map(pods.of, served.pods_of(deployer)) if one.node != cluster.containers[0])
     node = by_node.most_common(1)[0][0]
     leave = frozenset(one.name for one in map(pods.of, served.pods_of(deployer)) if one.node == node)
-    cluster.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s", timeout=150)
-    served.settled(deployer, besides=leave)
-
-
-def _uncordon(cluster: KindCluster) -> None:
-    nodes = json.loads(cluster.kubectl("get", "nodes", "--output=json", show=False).stdout)["items"]
-    for one in nodes:
-        if one["spec"].get("unschedulable"):
-            cluster.kubectl("uncordon", one["metadata"]["name"])
+    with cluster.drained(node):
+        served.settled(deployer, besides=leave)

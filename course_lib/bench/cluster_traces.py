@@ -57,13 +57,8 @@ class Traces:
         self.left += self._of(cluster, volumes)
 
     def _of(self, cluster: KindCluster, volumes: set[str]) -> list[str]:
-        mine = f"--filter=label=io.x-k8s.kind.cluster={cluster.name}"
-        listed = shell.run(["docker", "ps", "--all", "--format={{.Names}}", mine], show=False).output.split()
-        networks = shell.run(["docker", "network", "ls", "--format={{.Name}}"], show=False).output.split()
         still = shell.run(["docker", "volume", "ls", "--quiet"], show=False).output.split()
-        left = [f"container {name}" for name in listed]
-        left += [f"network {name}" for name in networks if name == cluster.name]
-        left += [f"volume {name}" for name in volumes & set(still)]
+        left = [*cluster.left(), *(f"volume {name}" for name in volumes & set(still))]
         left += [f"folder {cluster.folder}"] if cluster.folder.exists() else []
         left += [f"row {row.kind} {row.name}" for row in ledger.rows() if cluster.name in row.name]
         left += ["file ~/.kube/config, changed"] if _persons_own() != self._home else []
