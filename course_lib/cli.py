@@ -560,6 +560,47 @@ def bench_stack(
         document.write("stack", stack_table.markdown(found))
 
 
+@bench_app.command("cluster")
+def bench_cluster(
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="One short round, to see that it works; the figures mean little.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Starts, rollouts and accidents of a kind.")] = 3,
+    clusters: Annotated[int, typer.Option(min=1, help="Fresh clusters that the autoscaler is tried in.")] = 10,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure only this part, such as rollouts; repeatable. A wrong name lists them."),
+    ] = None,
+    from_: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="Measure nothing: take the figures from this file; several are put together."),
+    ] = None,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the figures into COMPARISONS.md.")] = False,
+) -> None:
+    """The cluster of lab 4.4.5: start, rollouts and accidents under load, autoscaler, what is left: about an hour.
+
+    Example: `course bench cluster --only rollouts --json rollouts.json`
+    """
+    from course_lib.bench import cluster, cluster_table, document, goals
+
+    if from_:
+        found = cluster.read(*from_)
+    else:
+        plan = cluster.Plan.quick() if quick else cluster.Plan(rounds=rounds, clusters=clusters)
+        found = cluster.figures(
+            plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+        )
+    if as_json:
+        as_json.write_text(json.dumps(found, indent=2) + "\n")
+    for title, heads, lines in (*cluster_table.tables(found), ("", goals.HEADS, goals.lines(found))):
+        _print_table(heads, lines, title)
+    if found["preliminary"]:
+        notes.print("Preliminary: a quick run, or a machine with other work on it.")
+    if write_docs:
+        document.write("cluster", cluster_table.markdown(found))
+
+
 def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:
     table = Table(*heads, title=title or None, title_justify="left")
     for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from course_lib.settings import CHECKOUT, as_typed, settings
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
 _ALL_GPUS = "/var/run/nvidia-container-devices/cdi/runtime.nvidia.com/gpu/all"
 METRICS = CHECKOUT / "k8s" / "metrics-server"
+#: kind draws its lines anew.
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]")
 
 
 class KindCluster(Cluster):
@@ -47,6 +50,9 @@ class KindCluster(Cluster):
         self.workers = workers
         self.lifetime: Lifetime = lifetime
         self.name = settings().object_name(short)
+        self.phases: dict[str, float] = {}
+        """Seconds that each phase of the last `up` took."""
+        self._said: list[tuple[float, str]] = []
 
     @property
     def description(self) -> Path:
@@ -75,7 +81,9 @@ class KindCluster(Cluster):
             return self.nodes()
         preflight.require(1 + self.workers)
         _ = self.node  # made or fetched now, before anything of the cluster is
-        self._remove()  # what a killed session left half made
+        self.phases, self._said = {}, []
+        with self._phase("what an earlier one left, removed"):
+            self._remove()  # a killed session leaves it half made
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
             ledger.write_down(kind, name)
@@ -84,15 +92,17 @@ class KindCluster(Cluster):
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
         try:
-            with ThreadPoolExecutor(1) as pool:
+            with self._phase("kind create cluster"), ThreadPoolExecutor(1) as pool:
                 made = pool.submit(self.create, config, timeout=timeout)
                 while not made.done():
                     live.draw_text(self._progress())
                     with suppress(TimeoutError):
                         made.result(0.5)
                 made.result()
-            self._wait_ready(timeout, live)
-            self._add_metrics()
+            with self._phase("every node Ready"):
+                self._wait_ready(timeout, live)
+            with self._phase("metrics server"):
+                self._add_metrics()
         except BaseException as error:
             said = self._explain() if isinstance(error, CourseError) else ""
             self._remove()
@@ -291,17 +301,26 @@ class KindCluster(Cluster):
             timeout=timeout,
             env=env,
             cwd=CHECKOUT,
-            on_line=self._said.append,
+            on_line=lambda line: self._said.append((time.monotonic(), _CONTROL.sub("", line).strip())),
         )
 
-    @cached_property
-    def _said(self) -> list[str]:
-        return []
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = time.monotonic() - began
+
+    def kind_steps(self) -> dict[str, float]:
+        """Seconds of each of kind's own steps in the last `up`: it says when one begins (•) and when it is done (✓)."""
+        begun = {_step(line): at for at, line in self._said if line.startswith("•")}
+        done = {_step(line): at for at, line in self._said if line.startswith("✓")}
+        return {name: done[name] - at for name, at in begun.items() if name in done}
 
     def _progress(self) -> str:
-        """kind's own last lines: it redraws them with control characters."""
-        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]", "", line).strip() for line in self._said]
-        return "\n".join([line for line in lines if line][-6:]) or f"making {self.name}"
+        """kind's own last lines."""
+        return "\n".join([line for _, line in self._said if line][-6:]) or f"making {self.name}"
 
     def _answers(self) -> bool:
         return (
@@ -387,6 +406,11 @@ def _require_fits(image: str) -> None:
             why="A container of it would end at once, with `exec format error`.",
             do=f"Build it for this machine: `docker build --platform=linux/{nodes} …`.",
         )
+
+
+def _step(line: str) -> str:
+    """The name of a step of kind's, without its picture and the image that it names."""
+    return re.sub(r" \(.*|\W*$", "", line[1:].strip())
 
 
 def _old_cgroups() -> bool:

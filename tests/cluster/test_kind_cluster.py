@@ -55,6 +55,13 @@ def test_every_node_is_ready(shared_cluster: KindCluster) -> None:
     assert {control.name, worker.name} == set(shared_cluster.containers)
 
 
+def test_a_start_says_where_its_time_went(shared_cluster: KindCluster) -> None:
+    phases, steps = shared_cluster.phases, shared_cluster.kind_steps()
+    assert list(phases)[1:] == ["kind create cluster", "every node Ready", "metrics server"]
+    assert {"Preparing nodes", "Starting control-plane", "Joining worker nodes"} <= set(steps)
+    assert 0 < sum(steps.values()) <= phases["kind create cluster"]
+
+
 def test_a_second_start_leaves_it_alone(shared_cluster: KindCluster) -> None:
     def started() -> list[str]:
         wanted = "--format={{.State.StartedAt}}"
