@@ -65,6 +65,7 @@ def test_rolling_lets_the_good_version_through_and_takes_the_wrong_one_back(
         with scenes.users(shared_cluster, deployer, rate=RATE) as load:
             load.run_for(1)
             good, wrong = update("2", Gate()), update("3", Gate())
+            load.run_for(1)
         strategies.require_accounted(load)
     assert good.passed and not wrong.passed
     assert [one.what for one in wrong.verdicts[0][1].findings if one.passed is False] == ["right answers"]
@@ -113,6 +114,7 @@ def test_blue_green_switches_refuses_and_switches_back(
                 )
                 for name in ("2", "3", "locked")
             )  # fmt: skip
+            load.run_for(2)
         strategies.require_accounted(load, failed=len(load.sent) // 4)
     assert good.passed and not wrong.passed and not locked.passed
     assert [where for where, _ in wrong.verdicts] == ["before the switch"]
@@ -135,6 +137,7 @@ def test_a_canary_grows_or_ends(
     with lab.step("rollouts.3"):
         with scenes.users(shared_cluster, deployer, rate=RATE) as load:
             good, forgotten, wrong = fly("2"), fly("forgotten"), fly("3")
+            load.run_for(1)
         strategies.require_accounted(load, failed=len(load.sent) // 20)
         canary.start(deployer, versions["3"])
         canary.by_replicas(deployer, at, EXAM)

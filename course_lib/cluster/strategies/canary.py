@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import httpx
-
 from course_lib import waits
 from course_lib.cluster import serving
 from course_lib.cluster.deployer import Deployer
@@ -153,12 +151,8 @@ def _answers(address: str) -> None:
     """Waits until connections lead to the door again."""
 
     def probe() -> None:
-        try:
-            status = httpx.get(f"{address}/traffic", timeout=5, trust_env=False).status_code
-        except httpx.HTTPError as error:
-            raise waits.NotYet(str(error) or repr(error)) from None
-        if status != 200:
-            raise waits.NotYet(f"answered {status}")
+        if (said := traffic.in_force(address)) != Traffic().mark:
+            raise waits.NotYet(said[:100])
 
     waits.until(probe, what="the door to be back", timeout=30, every=0.1)
 
@@ -169,7 +163,7 @@ def _read_back(deployer: Deployer, address: str, fact: str, verdict: Verdict, *,
     Raises:
         CourseError: the door says otherwise, or a pod is of another image.
     """
-    said = httpx.get(f"{address}/traffic", timeout=5, trust_env=False).text.strip()
+    said = traffic.in_force(address)
     found = releases.ready(deployer, STABLE)
     strangers = [pod.name for pod in found if image and not releases.same_image(pod.image, image)]
     if said != Traffic().mark or strangers or not found:

@@ -27,6 +27,7 @@ DOOR, CONFIG = "door", "door-traffic"
 STABLE, CANDIDATE = "inference-stable", "inference-candidate"
 _FOLDER, _NGINX = "/etc/nginx/traffic", "/etc/nginx/door/nginx.conf"
 _KEPT = {"stable": "/tmp/shadow-stable", "candidate": "/tmp/shadow-candidate"}
+_IN_A_ROW = 10
 _HASHED = {"request": "$request_id", "user": "$http_x_user_id"}
 
 
@@ -86,15 +87,23 @@ def direct(deployer: Deployer, address: str, traffic: Traffic, *, timeout: float
         if done.status:
             raise CourseError(f"nginx in {pod.name} does not take the new files", why=done.stderr or done.stdout)
 
-    def probe() -> None:
-        try:
-            said = httpx.get(f"{address}/traffic", timeout=5, trust_env=False).text.strip()
-        except httpx.HTTPError as error:
-            raise waits.NotYet(str(error) or repr(error)) from None
-        if said != traffic.mark:
-            raise waits.NotYet(f"{said} is in force")
+    heard: list[str] = []
 
-    waits.until(probe, what="the door to share requests out otherwise", timeout=timeout, every=0.1)
+    def probe() -> None:
+        heard.append(in_force(address))
+        # At a reload the new worker listens a moment before the old one stops to, and a connection comes to either.
+        if set(heard[-_IN_A_ROW:]) != {traffic.mark} or len(heard) < _IN_A_ROW:
+            raise waits.NotYet(f"{heard[-1]} is in force")
+
+    waits.until(probe, what="the door to share requests out otherwise", timeout=timeout, every=0.05)
+
+
+def in_force(address: str) -> str:
+    """Which of all traffic the door says is in force, by its `mark`; why not, where it does not say."""
+    try:
+        return httpx.get(f"{address}/traffic", timeout=5, trust_env=False).text.strip()
+    except httpx.HTTPError as error:
+        return str(error) or repr(error)
 
 
 def _arrives(deployer: Deployer, pod: Pod, wanted: dict[str, str], timeout: float) -> None:
