@@ -109,6 +109,7 @@ def by_replicas(deployer: Deployer, address: str, rows: Sequence[Row], *, reques
     releases.select(deployer, DOOR, SERVER_LABELS)
     try:
         releases.require_leads_to(deployer, DOOR, everybody)
+        _leads(address, to_door=False)
         before = figures.look(deployer, [pod.name for pod in everybody])
         key = serving.headers(deployer)
         for number in range(requests):
@@ -117,7 +118,7 @@ def by_replicas(deployer: Deployer, address: str, rows: Sequence[Row], *, reques
     finally:
         releases.select(deployer, DOOR, {"app.kubernetes.io/name": DOOR})
         releases.require_leads_to(deployer, DOOR, releases.ready(deployer, DOOR))
-        _answers(address)
+        _leads(address, to_door=True)
     new = [pod.name for pod in both[CANDIDATE]]
     counted = figures.between({pod: before[pod] for pod in new}, {pod: after[pod] for pod in new}).requests
     share = len(new) / len(everybody)
@@ -147,14 +148,17 @@ def _require_weight(percent: float, seen: Seen) -> None:
     raise CourseError(f"{seen.new.requests} of {total} requests went to the candidate, and {percent:g} % should")
 
 
-def _answers(address: str) -> None:
-    """Waits until connections lead to the door again."""
+def _leads(address: str, *, to_door: bool) -> None:
+    """Waits until connections come to the door, or to the servers themselves: the nodes learn of a changed Service a moment later."""
+    heard: list[bool] = []
 
     def probe() -> None:
-        if (said := traffic.in_force(address)) != Traffic().mark:
-            raise waits.NotYet(said[:100])
+        heard.append(traffic.in_force(address) == Traffic().mark)
+        if set(heard[-traffic.IN_A_ROW :]) != {to_door} or len(heard) < traffic.IN_A_ROW:
+            raise waits.NotYet(f"the last of {len(heard)} came to {'the door' if heard[-1] else 'a server'}")
 
-    waits.until(probe, what="the door to be back", timeout=30, every=0.1)
+    where = "the door" if to_door else "the servers"
+    waits.until(probe, what=f"connections to come to {where}", timeout=30, every=0.05)
 
 
 def _read_back(deployer: Deployer, address: str, fact: str, verdict: Verdict, *, image: str = "") -> None:

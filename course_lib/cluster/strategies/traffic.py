@@ -27,7 +27,8 @@ DOOR, CONFIG = "door", "door-traffic"
 STABLE, CANDIDATE = "inference-stable", "inference-candidate"
 _FOLDER, _NGINX = "/etc/nginx/traffic", "/etc/nginx/door/nginx.conf"
 _KEPT = {"stable": "/tmp/shadow-stable", "candidate": "/tmp/shadow-candidate"}
-_IN_A_ROW = 10
+#: So many answers on new connections, one after the other, are taken for all of them.
+IN_A_ROW = 10
 _HASHED = {"request": "$request_id", "user": "$http_x_user_id"}
 
 
@@ -92,7 +93,7 @@ def direct(deployer: Deployer, address: str, traffic: Traffic, *, timeout: float
     def probe() -> None:
         heard.append(in_force(address))
         # At a reload the new worker listens a moment before the old one stops to, and a connection comes to either.
-        if set(heard[-_IN_A_ROW:]) != {traffic.mark} or len(heard) < _IN_A_ROW:
+        if set(heard[-IN_A_ROW:]) != {traffic.mark} or len(heard) < IN_A_ROW:
             raise waits.NotYet(f"{heard[-1]} is in force")
 
     waits.until(probe, what="the door to share requests out otherwise", timeout=timeout, every=0.05)
