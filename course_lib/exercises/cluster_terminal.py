@@ -25,7 +25,7 @@ _RELEASE = "RELEASE"
 #: What was rolled out, one after the other: release, what differs, what was written down about it.
 _ROLLOUTS: tuple[tuple[str, Object, str], ...] = (
     ("7.2", {}, "release 7.2"),
-    ("7.3", {"image": "helpdesk:7.3"}, "release 7.3: faster answers"),
+    ("7.3", {"image": "registry.invalid/helpdesk:7.3"}, "release 7.3: faster answers"),
     ("7.3.1", {"command": ["helpdesk", "serve"]}, "release 7.3.1: mends 7.3"),
 )
 _GOOD = _ROLLOUTS[0][0]
