@@ -102,7 +102,9 @@ def setup() -> None:
 def run(
     labs: Annotated[
         list[str] | None,
-        typer.Argument(help="Lab ids (4.4.1) or notebooks (work/lab-4.4.1-….ipynb); none means all labs."),
+        typer.Argument(
+            help="Lab ids (4.4.1, rollouts) or notebooks (work/lab-4.4.1-….ipynb); none means the seven labs."
+        ),
     ] = None,
     solutions: Annotated[bool, typer.Option(help="Run the solutions; fail for exercises that don't pass.")] = False,
     set_: Annotated[
@@ -230,7 +232,7 @@ def cleanup(
 
 @app.command()
 def build(
-    labs: Annotated[list[str] | None, typer.Argument(help="Lab ids; none means all.")] = None,
+    labs: Annotated[list[str] | None, typer.Argument(help="Lab ids; none means all, extensions too.")] = None,
     check: Annotated[bool, typer.Option(help="Only say what is stale; ends with 1 when something is.")] = False,
     execute: Annotated[bool, typer.Option(help="Also execute the solutions and store their outputs.")] = True,
 ) -> None:
@@ -241,19 +243,20 @@ def build(
     from course_lib.authoring import build as authoring
     from course_lib.lab import catalog
 
-    wanted = [catalog.lab(one) for one in labs or list(catalog.LABS)]
+    wanted = [catalog.lab(one) for one in labs or list(catalog.every())]
     if check:
         found = [said for one in wanted for said in authoring.stale(one)]
         for said in found:
             console.print(said, style="red", highlight=False)
         raise typer.Exit(1 if found else 0)
     for one in wanted:
-        console.print(f"wrote labs/{authoring.write_learner_notebook(one).name}", highlight=False)
+        authoring.write_learner_notebook(one)
+        console.print(f"wrote labs/{one.notebook}", highlight=False)
         if execute:
-            path = authoring.execute_solution(
+            authoring.execute_solution(
                 one, lambda number, total, label: notes.print(f"  {number}/{total} {escape(label)}", highlight=False)
             )
-            console.print(f"wrote solutions/{path.name}", highlight=False)
+            console.print(f"wrote solutions/{one.notebook}", highlight=False)
 
 
 @app.command()
@@ -555,6 +558,47 @@ def bench_stack(
         notes.print("Preliminary: a quick run, or a machine with other work on it.")
     if write_docs:
         document.write("stack", stack_table.markdown(found))
+
+
+@bench_app.command("cluster")
+def bench_cluster(
+    as_json: Annotated[Path | None, typer.Option("--json", help="File to write the figures to.")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="One short round, to see that it works; the figures mean little.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Starts, rollouts and accidents of a kind.")] = 3,
+    clusters: Annotated[int, typer.Option(min=1, help="Fresh clusters that the autoscaler is tried in.")] = 10,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure only this part, such as rollouts; repeatable. A wrong name lists them."),
+    ] = None,
+    from_: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="Measure nothing: take the figures from this file; several are put together."),
+    ] = None,
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the figures into COMPARISONS.md.")] = False,
+) -> None:
+    """The cluster of lab 4.4.5: start, rollouts and accidents under load, autoscaler, what is left: about an hour.
+
+    Example: `course bench cluster --only rollouts --json rollouts.json`
+    """
+    from course_lib.bench import cluster, cluster_table, document, goals
+
+    if from_:
+        found = cluster.read(*from_)
+    else:
+        plan = cluster.Plan.quick() if quick else cluster.Plan(rounds=rounds, clusters=clusters)
+        found = cluster.figures(
+            plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+        )
+    if as_json:
+        as_json.write_text(json.dumps(found, indent=2) + "\n")
+    for title, heads, lines in (*cluster_table.tables(found), ("", goals.HEADS, goals.lines(found))):
+        _print_table(heads, lines, title)
+    if found["preliminary"]:
+        notes.print("Preliminary: a quick run, or a machine with other work on it.")
+    if write_docs:
+        document.write("cluster", cluster_table.markdown(found))
 
 
 def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:

@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,12 @@ class Sent:
     seconds: float
     status: int
     error: str = ""
+    number: int = 0
+    """The first of a load is 0."""
+    version: str = ""
+    """Of the model that answered, as the course's server says in its header X-Model-Version."""
+    answer: str = ""
+    """Its text, where the load was told to keep answers."""
 
     @property
     def lost(self) -> bool:
@@ -42,10 +48,12 @@ class SteadyLoad:
 
     Args:
         url: the address, its path included.
-        body: JSON that is posted; with None the address is got.
+        body: JSON that is posted; with None the address is got. A function gives the JSON and further headers of each
+            request, by its number.
         rate: requests a second.
         ca: file of the authority that signed the server's certificate.
         streamed: whether the answer is read piece by piece; one that breaks off in the middle counts as lost.
+        keep_answers: whether the text of each answer is kept.
         keep_alive: whether connections are used again. What shares connections out, and not requests, as a Kubernetes
             Service does, sees many users only without.
     """
@@ -53,16 +61,18 @@ class SteadyLoad:
     def __init__(
         self,
         url: str,
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | Callable[[int], tuple[Mapping[str, Any], Mapping[str, str]]] | None,
         *,
         rate: float,
         headers: Mapping[str, str] | None = None,
         ca: str | None = None,
         timeout: float = 30,
         streamed: bool = False,
+        keep_answers: bool = False,
         keep_alive: bool = True,
     ) -> None:
         self.url, self.body, self.rate, self.timeout, self.streamed = url, body, rate, timeout, streamed
+        self._keep_answers = keep_answers
         self._headers = dict(headers or {})
         self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         self._limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100 if keep_alive else 0)
@@ -130,19 +140,20 @@ class SteadyLoad:
             while not self._stop.is_set():
                 due = self.started + number / self.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                task = asyncio.create_task(self._one(http))
+                task = asyncio.create_task(self._one(http, number))
                 running.add(task)
                 task.add_done_callback(running.discard)
                 number += 1
             if running:
                 await asyncio.gather(*running)
 
-    async def _one(self, http: httpx.AsyncClient) -> None:
+    async def _one(self, http: httpx.AsyncClient, number: int) -> None:
+        body, headers = self.body(number) if callable(self.body) else (self.body, {})
         began = time.monotonic()
-        status, error = 0, ""
+        status, error, version, text = 0, "", "", ""
         try:
             if self.streamed:
-                async with http.stream("POST", self.url, json=self.body) as answer:
+                async with http.stream("POST", self.url, json=body, headers=dict(headers)) as answer:
                     whole = b""
                     async for piece in answer.aiter_bytes():
                         whole += piece
@@ -150,10 +161,12 @@ class SteadyLoad:
                 if status == 200 and b"[DONE]" not in whole:
                     status, error = 0, "the stream ended before [DONE]"
             else:
-                method = "GET" if self.body is None else "POST"
-                answer = await http.request(method, self.url, json=self.body)
+                method = "GET" if body is None else "POST"
+                answer = await http.request(method, self.url, json=body, headers=dict(headers))
                 status = answer.status_code
                 error = answer.text[:200] if status >= 400 else ""
+                text = answer.text if self._keep_answers else ""
+            version = answer.headers.get("X-Model-Version", "")
         except httpx.HTTPError as failed:
             error = f"{type(failed).__name__}: {failed}"
-        self._sent.append(Sent(began - self.started, time.monotonic() - began, status, error))
+        self._sent.append(Sent(began - self.started, time.monotonic() - began, status, error, number, version, text))

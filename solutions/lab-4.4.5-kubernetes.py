@@ -208,7 +208,7 @@ lab.table([answered])
 # NVIDIA's *device plugin* tells each node how many it has, under the name `nvidia.com/gpu`.
 
 # %%
-lab.show_file("k8s/overlays/gpu/deployment.yaml", first=16, last=40)
+lab.show_file("k8s/overlays/gpu/deployment.yaml", first=17, last=40)
 
 # %% [markdown]
 # The step starts a pod as that overlay has it. With a GPU, it has to see it from inside. Without one, the pod must stay

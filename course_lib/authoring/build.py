@@ -27,7 +27,7 @@ def learner_notebook(lab: catalog.Lab) -> str:
 def write_learner_notebook(lab: catalog.Lab) -> Path:
     """Writes labs/<notebook>."""
     path = LABS / lab.notebook
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(learner_notebook(lab))
     return path
 
@@ -47,7 +47,8 @@ def execute_solution(lab: catalog.Lab, on_cell: execute.OnCell) -> Path:
     made.metadata["course"] = {"source_digest": source.read(lab).digest()}
     with tempfile.TemporaryDirectory(prefix="course-build-") as held:
         # It runs where the solutions are, so that it finds what a reader of it would.
-        draft, output = source.SOLUTIONS / f".{lab.notebook}", Path(held, lab.notebook)
+        path, output = source.SOLUTIONS / lab.notebook, Path(held, Path(lab.notebook).name)
+        draft = path.with_name(f".{path.name}")
         nbformat.write(made, draft)
         try:
             environment = {
@@ -63,7 +64,6 @@ def execute_solution(lab: catalog.Lab, on_cell: execute.OnCell) -> Path:
         raise CourseError(
             f"the solution of lab {lab.id} did not run", why="\n".join(problems), do="Mend solutions/ and build again."
         )
-    path = source.SOLUTIONS / lab.notebook
     path.write_text(_text(scrub(done.notebook, Path(held))))
     return path
 
@@ -73,7 +73,9 @@ def stale(lab: catalog.Lab) -> list[str]:
     found = []
     learner, executed = LABS / lab.notebook, source.SOLUTIONS / lab.notebook
     if not learner.is_file() or learner.read_text() != learner_notebook(lab):
-        found.append(f"labs/{lab.notebook} is not what solutions/{source.path_of(lab).name} makes")
+        found.append(
+            f"labs/{lab.notebook} is not what solutions/{source.path_of(lab).relative_to(source.SOLUTIONS)} makes"
+        )
     recorded = nbformat.read(executed, as_version=4) if executed.is_file() else nbformat.v4.new_notebook()
     if recorded.metadata.get("course", {}).get("source_digest") != source.read(lab).digest():
         found.append(f"solutions/{lab.notebook} was executed from another source than there is now")

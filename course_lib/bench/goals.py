@@ -1,4 +1,5 @@
-"""What is to be reached, and how far it got: the inference server in `course bench serve`, the stack in `course bench stack`."""
+"""What is to be reached, and how far it got: the inference server in `course bench serve`, the stack in `course bench stack`,
+the cluster in `course bench cluster`."""
 
 from __future__ import annotations
 
@@ -32,6 +33,27 @@ def stack_goals(found: Mapping[str, Any]) -> dict[str, Any]:
         "containers that a second `up` replaces": goal(start.get("replaced_by_second_up"), "<=", 0),
         "containers, networks, volumes and ports that two stacks share": goal(both.get("shared"), "<=", 0),
         "stacks of two that answer from their own documents": goal(both.get("answering"), ">=", 2),
+    }
+
+
+def cluster_goals(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Each goal of the cluster with what was reached; None where that part was not measured."""
+    parts = ("one_node", "three_nodes", "rollouts", "accidents", "autoscaler", "side_by_side")
+    one, three, rollouts, accidents, scaler, both = (found[part] or {} for part in parts)
+    return {
+        "one node up from a present image, s": goal(one.get("up_s"), "<=", 60),
+        "three nodes up, s": goal(three.get("up_s"), "<=", 60),
+        "Deployment Ready after apply, s": goal(one.get("ready_s"), "<=", 15),
+        "requests during rollouts": goal(rollouts.get("requests"), ">=", 6000),
+        "of these lost, refused or cut": goal(rollouts.get("lost"), "<=", 0),
+        "requests lost while a node is drained": goal(accidents.get("a node is drained", {}).get("lost"), "<=", 0),
+        "fresh clusters with a new Ready pod within 45 s of load, share": goal(
+            scaler.get("share_within_limit"), ">=", 0.9
+        ),
+        "fresh clusters that this was tried in": goal(scaler.get("clusters"), ">=", 10),
+        "containers, networks, volumes, ports and files that two clusters share": goal(both.get("shared"), "<=", 0),
+        "clusters of two that know their own name": goal(both.get("answering"), ">=", 2),
+        "left behind by all of these": goal(len(found["left"]["objects"]), "<=", 0),
     }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from course_lib.cluster import Timeline
     from course_lib.images.comparison import Comparison
 
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _MB = 1_000_000
 
 
@@ -31,7 +31,7 @@ def plot_layers(found: Comparison) -> Figure:
     rows = [len(shown) for _, shown, _ in panels]
     figure = Figure(figsize=(10, 0.42 * sum(rows) + 1.6), layout="constrained")
     for axes, (name, shown, total), colour in zip(
-        figure.subplots(2, 1, sharex=True, height_ratios=rows), panels, (_PALETTE[1], _PALETTE[0]), strict=True
+        figure.subplots(2, 1, sharex=True, height_ratios=rows), panels, (PALETTE[1], PALETTE[0]), strict=True
     ):
         axes.barh(range(len(shown)), [layer.size / _MB for layer in shown], color=colour, height=0.7)
         for row, layer in enumerate(shown):
@@ -51,8 +51,8 @@ def plot_latencies(found: Latencies, title: str) -> Figure:
     """A histogram of answer times with the quantiles people agree on as lines."""
     figure = Figure(figsize=(7, 3))
     axes = figure.subplots()
-    axes.hist(found.milliseconds, bins=40, color=_PALETTE[4])
-    for q, colour in ((0.5, _PALETTE[0]), (0.95, _PALETTE[1]), (0.99, _PALETTE[5])):
+    axes.hist(found.milliseconds, bins=40, color=PALETTE[4])
+    for q, colour in ((0.5, PALETTE[0]), (0.95, PALETTE[1]), (0.99, PALETTE[5])):
         axes.axvline(found.quantile(q), color=colour, label=f"p{int(q * 100)}: {found.quantile(q):.1f} ms")
     axes.set_xlabel("milliseconds from request to answer")
     axes.set_ylabel("requests")
@@ -71,18 +71,18 @@ def plot_load(found: SteadyLoad, events: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     good = [one for one in found.sent if not one.lost]
-    axes.scatter([s.began for s in good], [s.seconds * 1000 for s in good], s=8, color=_PALETTE[0], label="answered")
+    axes.scatter([s.began for s in good], [s.seconds * 1000 for s in good], s=8, color=PALETTE[0], label="answered")
     if found.lost:
         axes.scatter(
             [s.began for s in found.lost],
             [s.seconds * 1000 for s in found.lost],
             s=24,
             marker="x",
-            color=_PALETTE[5],
+            color=PALETTE[5],
             label="lost",
         )
     for what, second in events.items():
-        axes.axvline(second, color=_PALETTE[1], linestyle="--")
+        axes.axvline(second, color=PALETTE[1], linestyle="--")
         axes.annotate(
             what,
             (second, 0),
@@ -107,20 +107,20 @@ def plot_timeline(found: Timeline, load: SteadyLoad) -> Figure:
     seconds = np.arange(0, np.ceil(frame["at"].max()) + 1)
     figure = Figure(figsize=(9, 5.4), layout="constrained")
     offered, cpu, replicas = figure.subplots(3, 1, sharex=True)
-    offered.stairs(np.histogram(began, seconds)[0], seconds, color=_PALETTE[0], fill=True)
+    offered.stairs(np.histogram(began, seconds)[0], seconds, color=PALETTE[0], fill=True)
     offered.set_ylabel("requests/s")
-    cpu.plot(frame["at"], frame["cpu"], color=_PALETTE[5], drawstyle="steps-post", label="measured")
-    cpu.axhline(frame["target"].iloc[-1], color=_PALETTE[7], linestyle="--", label="target")
+    cpu.plot(frame["at"], frame["cpu"], color=PALETTE[5], drawstyle="steps-post", label="measured")
+    cpu.axhline(frame["target"].iloc[-1], color=PALETTE[7], linestyle="--", label="target")
     cpu.set_ylabel("CPU, % of request")
     # An autoscaler that has not looked yet wants 0.
     replicas.plot(
         frame["at"],
         frame["desired"].where(frame["desired"] > 0),
-        color=_PALETTE[1],
+        color=PALETTE[1],
         drawstyle="steps-post",
         label="wanted",
     )
-    replicas.plot(frame["at"], frame["ready"], color=_PALETTE[2], drawstyle="steps-post", label="ready")
+    replicas.plot(frame["at"], frame["ready"], color=PALETTE[2], drawstyle="steps-post", label="ready")
     replicas.set_ylabel("replicas")
     replicas.set_xlabel("seconds")
     for axes in (offered, cpu, replicas):
@@ -140,7 +140,7 @@ def plot_trace(spans: pd.DataFrame) -> Figure:
     services = list(dict.fromkeys(spans["service"]))
     figure = Figure(figsize=(9, 0.36 * len(spans) + 1.1), layout="constrained")
     axes = figure.subplots()
-    colours = [_PALETTE[services.index(service) % len(_PALETTE)] for service in spans["service"]]
+    colours = [PALETTE[services.index(service) % len(PALETTE)] for service in spans["service"]]
     # A span of no length is still one: it gets a hair's breadth.
     widths = np.maximum(spans["duration_ms"], (spans["start_ms"] + spans["duration_ms"]).max() / 400)
     axes.barh(range(len(spans)), widths, left=spans["start_ms"], color=colours, height=0.7)
@@ -169,7 +169,7 @@ def plot_metrics(found: Mapping[str, tuple[pd.DataFrame, str]]) -> Figure:
     panels = figure.subplots(rows, 2, sharex=True, squeeze=False)
     for axes, (title, (frame, unit)) in zip(panels.flat, found.items(), strict=False):
         for number, name in enumerate(frame.columns):
-            axes.plot(frame.index, frame[name], label=name, color=_PALETTE[number % len(_PALETTE)], linewidth=1.6)
+            axes.plot(frame.index, frame[name], label=name, color=PALETTE[number % len(PALETTE)], linewidth=1.6)
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         axes.set_ylabel(unit, fontsize=9)
         axes.set_ylim(bottom=0)

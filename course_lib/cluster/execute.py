@@ -21,17 +21,21 @@ class Executed:
     stderr: str
 
 
-def execute(api: Api, namespace: str, pod: str, *command: str, container: str = "", timeout: float = 30) -> Executed:
+def execute(
+    api: Api, namespace: str, pod: str, *command: str, container: str = "", timeout: float = 30, show: bool = True
+) -> Executed:
     """Runs a program in a pod to its end.
 
     Args:
         container: which of the pod's; by default its first.
         timeout: seconds.
+        show: whether the kubectl line is shown; a wait that asks again and again does not.
 
     Raises:
         CourseError: there is no such pod or program, the pod does not run, or the program did not end in time.
     """
-    shell.announce(shell.readable(["kubectl", f"--namespace={namespace}", "exec", pod, "--", *command]))
+    if show:
+        shell.announce(shell.readable(["kubectl", f"--namespace={namespace}", "exec", pod, "--", *command]))
     found = api.get("v1", "Pod", pod, namespace)
     first = found["spec"]["containers"][0]["name"]
     try:

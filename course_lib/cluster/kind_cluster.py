@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -27,6 +28,8 @@ from course_lib.settings import CHECKOUT, as_typed, settings
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
 _ALL_GPUS = "/var/run/nvidia-container-devices/cdi/runtime.nvidia.com/gpu/all"
 METRICS = CHECKOUT / "k8s" / "metrics-server"
+#: kind draws its lines anew.
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]")
 
 
 class KindCluster(Cluster):
@@ -47,6 +50,9 @@ class KindCluster(Cluster):
         self.workers = workers
         self.lifetime: Lifetime = lifetime
         self.name = settings().object_name(short)
+        self.phases: dict[str, float] = {}
+        """Seconds that each phase of the last `up` took."""
+        self._said: list[tuple[float, str]] = []
 
     @property
     def description(self) -> Path:
@@ -75,7 +81,9 @@ class KindCluster(Cluster):
             return self.nodes()
         preflight.require(1 + self.workers)
         _ = self.node  # made or fetched now, before anything of the cluster is
-        self._remove()  # what a killed session left half made
+        self.phases, self._said = {}, []
+        with self._phase("what an earlier one left, removed"):
+            self._remove()  # a killed session leaves it half made
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
             ledger.write_down(kind, name)
@@ -84,15 +92,17 @@ class KindCluster(Cluster):
         config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         live = display.Live()
         try:
-            with ThreadPoolExecutor(1) as pool:
+            with self._phase("kind create cluster"), ThreadPoolExecutor(1) as pool:
                 made = pool.submit(self.create, config, timeout=timeout)
                 while not made.done():
                     live.draw_text(self._progress())
                     with suppress(TimeoutError):
                         made.result(0.5)
                 made.result()
-            self._wait_ready(timeout, live)
-            self._add_metrics()
+            with self._phase("every node Ready"):
+                self._wait_ready(timeout, live)
+            with self._phase("metrics server"):
+                self._add_metrics()
         except BaseException as error:
             said = self._explain() if isinstance(error, CourseError) else ""
             self._remove()
@@ -158,30 +168,31 @@ class KindCluster(Cluster):
         Raises:
             CourseError: the engine has no such image, or it is of another architecture than the nodes.
         """
-        asked = shell.run(
-            ["docker", "image", "inspect", "--format={{.Architecture}}", image], show=False, check=False, timeout=30
-        )
-        if not asked.output:
-            raise CourseError(f"this machine's engine has no image {image}", do="Build it first, or mend its name.")
-        nodes = shell.run(["docker", "version", "--format={{.Server.Arch}}"], show=False, timeout=30).output
-        if asked.output != nodes:
-            raise CourseError(
-                f"{image} is for {asked.output}, and the nodes are {nodes}",
-                why="A container of it would end at once, with `exec format error`.",
-                do=f"Build it for this machine: `docker build --platform=linux/{nodes} …`.",
-            )
+        self.load_all({name or image: image})
+
+    def load_all(self, images: Mapping[str, str]) -> None:
+        """Copies several images at once: what they share is carried once.
+
+        Args:
+            images: by what each is called on the nodes, what it is called here.
+
+        Raises:
+            CourseError: as `load`.
+        """
+        for image in images.values():
+            _require_fits(image)
         # `kind load docker-image` trips over the containerd image store ("content digest not found"); an archive does not.
         archive = self.folder / "image.tar"
-        tagged = bool(name) and name != image
-        if tagged:
-            ledger.write_down("image", name)
-            shell.run(["docker", "image", "tag", image, name])
+        tagged = [name for name, image in images.items() if name != image]
         try:
-            shell.run(["docker", "image", "save", f"--output={archive}", name or image], timeout=600)
+            for name in tagged:
+                ledger.write_down("image", name)
+                shell.run(["docker", "image", "tag", images[name], name])
+            shell.run(["docker", "image", "save", f"--output={archive}", *images], timeout=600)
             self._kind("load", "image-archive", str(as_typed(archive)), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
-            if tagged:
+            for name in tagged:
                 reaper.dispose("image", name)
 
     def images(self, node: str | None = None) -> list[str]:
@@ -290,17 +301,26 @@ class KindCluster(Cluster):
             timeout=timeout,
             env=env,
             cwd=CHECKOUT,
-            on_line=self._said.append,
+            on_line=lambda line: self._said.append((time.monotonic(), _CONTROL.sub("", line).strip())),
         )
 
-    @cached_property
-    def _said(self) -> list[str]:
-        return []
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = time.monotonic() - began
+
+    def kind_steps(self) -> dict[str, float]:
+        """Seconds of each of kind's own steps in the last `up`: it says when one begins (•) and when it is done (✓)."""
+        begun = {_step(line): at for at, line in self._said if line.startswith("•")}
+        done = {_step(line): at for at, line in self._said if line.startswith("✓")}
+        return {name: done[name] - at for name, at in begun.items() if name in done}
 
     def _progress(self) -> str:
-        """kind's own last lines: it redraws them with control characters."""
-        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]", "", line).strip() for line in self._said]
-        return "\n".join([line for line in lines if line][-6:]) or f"making {self.name}"
+        """kind's own last lines."""
+        return "\n".join([line for _, line in self._said if line][-6:]) or f"making {self.name}"
 
     def _answers(self) -> bool:
         return (
@@ -370,6 +390,27 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+def _require_fits(image: str) -> None:
+    """The engine has an image, and it is for the nodes, which are of the engine's own architecture."""
+    asked = shell.run(
+        ["docker", "image", "inspect", "--format={{.Architecture}}", image], show=False, check=False, timeout=30
+    )
+    if not asked.output:
+        raise CourseError(f"this machine's engine has no image {image}", do="Build it first, or mend its name.")
+    nodes = shell.run(["docker", "version", "--format={{.Server.Arch}}"], show=False, timeout=30).output
+    if asked.output != nodes:
+        raise CourseError(
+            f"{image} is for {asked.output}, and the nodes are {nodes}",
+            why="A container of it would end at once, with `exec format error`.",
+            do=f"Build it for this machine: `docker build --platform=linux/{nodes} …`.",
+        )
+
+
+def _step(line: str) -> str:
+    """The name of a step of kind's, without its picture and the image that it names."""
+    return re.sub(r" \(.*|\W*$", "", line[1:].strip())
 
 
 def _old_cgroups() -> bool:

@@ -52,4 +52,4 @@ def _watches(folder: Path) -> list[Finding]:
     ]
 
 
-CHECK = Check("Kubernetes", examine, labs=(LAB,))
+CHECK = Check("Kubernetes", examine, labs=(LAB, "rollouts"))

@@ -29,13 +29,14 @@ from course_lib.images.inspection import (
 )
 from course_lib.images.platforms import where_it_starts
 from course_lib.images.python_packages import pip_check, require_locked
+from course_lib.images.releases import build_release
 from course_lib.images.server import InferenceServer, samples
 from course_lib.images.software import table as software_table
 from course_lib.images.software import write_bill_of_materials
 
 __all__ = [
     "ASK_EVERY_SECOND", "LOCK", "Bases", "Built", "Container", "InferenceServer", "NoGpuDriver", "base_choices", "build",
-    "build_builder_stage", "build_for", "build_inference_image", "build_leftovers", "build_naive_image", "compare", "ensure_bases",
+    "build_builder_stage", "build_for", "build_inference_image", "build_leftovers", "build_naive_image", "build_release", "compare", "ensure_bases",
     "ensure_inference_image", "extends", "files", "image_id", "layer_files", "layers", "pip_check", "platform",
     "request_gpus", "require_locked", "require_nothing_left_of_the_build", "require_runs", "require_stages", "running",
     "samples", "size", "software_table", "stack_variables", "where_it_starts", "write_bill_of_materials",

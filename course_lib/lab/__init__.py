@@ -105,16 +105,16 @@ def png_data_uri(data: bytes) -> str:
 
 
 def progress() -> None:
-    """Draws where one is, over all labs, from what was recorded."""
+    """Draws where one is, over all labs and the extension that is open, from what was recorded."""
     steps, exercises = store.best_so_far()
     rows = []
-    for one in catalog.LABS.values():
+    for one in dict.fromkeys([*catalog.LABS.values(), *_lab]):
         names = exercise.of_lab(one.id)
         done = sum(steps.get(s.id) == "passed" for s in one.steps)
         passed = sum(exercises.get(e.id) == "passed" for e in names.values())
         rows.append(
             {
-                "lab": f"{one.id} {one.title}",
+                "lab": one.title if one.extension else f"{one.id} {one.title}",
                 "steps": f"{done} of {len(one.steps)}",
                 "": "■" * done + "□" * (len(one.steps) - done),
                 "exercises": f"{passed} of {len(names)}",

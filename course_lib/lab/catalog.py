@@ -1,8 +1,9 @@
-"""The labs and their steps, and the readings without which a step did not happen."""
+"""The labs and their steps, the extensions beside them, and the readings without which a step did not happen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from course_lib.errors import CourseError
 
@@ -27,10 +28,17 @@ class Lab:
     name: str
     title: str
     steps: tuple[Step, ...]
+    extension: bool = False
+    """Beside the seven labs: it has steps of its own and runs when it is asked for."""
 
     @property
     def notebook(self) -> str:
-        return f"lab-{self.id}-{self.name}.ipynb"
+        """Its path in labs/, in solutions/ and in work/."""
+        return f"extensions/{self.name}.ipynb" if self.extension else f"lab-{self.id}-{self.name}.ipynb"
+
+    def has_copy(self, path: Path) -> bool:
+        """Whether a notebook's name is that of a copy of this lab's."""
+        return path.name.startswith(self.name if self.extension else f"lab-{self.id}-")
 
 
 LABS: dict[str, Lab] = {
@@ -92,16 +100,56 @@ LABS: dict[str, Lab] = {
     )
 }
 
+#: What goes beyond the seven labs. Nothing runs them but who names them.
+EXTENSIONS: dict[str, Lab] = {
+    lab.id: lab
+    for lab in (
+        Lab(
+            "rollouts",
+            "rollouts",
+            "Rollouts: a new version, and how not to regret it",
+            (
+                Step("rollouts.1", "Rolling update", ("rolling.promoted", "rolling.rolled-back", "load.accounted")),
+                Step(
+                    "rollouts.2",
+                    "Blue/green",
+                    ("blue-green.switched", "blue-green.refused", "blue-green.switched-back", "load.accounted"),
+                ),
+                Step(
+                    "rollouts.3",
+                    "Canary",
+                    (
+                        "canary.promoted",
+                        "canary.rolled-back",
+                        "traffic.by-weight",
+                        "traffic.by-replicas",
+                        "load.accounted",
+                    ),
+                ),
+                Step("rollouts.4", "Shadow", ("shadow.passed", "shadow.stopped", "shadow.unseen", "load.accounted")),
+                Step("rollouts.5", "A/B test", ("experiment.sticky", "experiment.decided", "load.accounted")),
+            ),
+            extension=True,
+        ),
+    )
+}
+
+
+def every() -> dict[str, Lab]:
+    """The labs and the extensions, by id."""
+    return LABS | EXTENSIONS
+
 
 def lab(lab_id: str) -> Lab:
-    """A lab by its id.
+    """A lab or an extension by its id.
 
     Raises:
         CourseError: there is none of that id; lists those there are.
     """
-    if lab_id not in LABS:
-        raise CourseError(f"there is no lab {lab_id!r}", do=f"Choose one of: {', '.join(LABS)}.")
-    return LABS[lab_id]
+    known = every()
+    if lab_id not in known:
+        raise CourseError(f"there is no lab {lab_id!r}", do=f"Choose one of: {', '.join(known)}.")
+    return known[lab_id]
 
 
 def step(step_id: str) -> Step:

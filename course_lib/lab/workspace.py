@@ -24,9 +24,10 @@ def prepare() -> list[str]:
     known_file = work / ".originals.json"
     known: dict[str, str] = json.loads(known_file.read_text()) if known_file.exists() else {}
     said = []
-    for lab in catalog.LABS.values():
+    for lab in catalog.every().values():
         original, mine = LABS / lab.notebook, work / lab.notebook
         if not mine.exists():
+            mine.parent.mkdir(exist_ok=True)
             shutil.copy(original, mine)
             known[lab.notebook] = _digest(original)
             said.append(f"work/{lab.notebook} is yours to work in")

@@ -27,7 +27,7 @@ class Planned:
 
 
 def plan(wanted: Sequence[str], *, solutions: bool = False, parameters: Collection[str] = ()) -> list[Planned]:
-    """Turns lab ids and notebook paths into notebooks; nothing wanted means every lab.
+    """Turns lab ids and notebook paths into notebooks; nothing wanted means every lab, and no extension.
 
     Args:
         wanted: lab ids or notebooks.
@@ -78,8 +78,8 @@ def names(notebook: nbformat.NotebookNode) -> frozenset[str]:
 
 
 def _copy(path: Path) -> Planned:
-    for lab in catalog.LABS.values():
-        if path.name.startswith(f"lab-{lab.id}-"):
+    for lab in catalog.every().values():
+        if lab.has_copy(path):
             return Planned(lab, path.resolve(), "copy")
     raise CourseError(
         f"{path.name} is no notebook of a lab",

@@ -233,7 +233,7 @@ def _html(found: Report, data: dict[str, Any], folder: Path) -> str:
             body, _ = HTMLExporter(embed_images=True).from_filename(str(notebook))
             page = notebook.with_suffix(".html")
             page.write_text(body)
-            pages[result.lab.id] = page.name
+            pages[result.lab.id] = page.relative_to(folder).as_posix()
     pictures = {
         r.lab.id: [
             (caption, lab_room.png_data_uri(Path(path).read_bytes()))

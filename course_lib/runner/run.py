@@ -11,7 +11,7 @@ from pathlib import Path
 from course_lib import ledger, reaper, waits
 from course_lib.errors import CourseError
 from course_lib.host import setup
-from course_lib.lab import exercise, store
+from course_lib.lab import catalog, exercise, store
 from course_lib.runner import execute, lock, plan, progress, report, rules
 from course_lib.settings import CHECKOUT, settings
 
@@ -29,7 +29,7 @@ def run(
     """Executes labs against the real engine and writes reports/latest/.
 
     Args:
-        wanted: lab ids or notebooks; empty for all labs.
+        wanted: lab ids or notebooks; empty for the seven labs.
         solutions: run solutions/ and fail for exercises that their answers don't pass.
         parameters: of the notebooks, in place of their own.
         require_fit: called with the labs' ids once the engine is ready; raises CourseError where they are bound to fail.
@@ -86,7 +86,7 @@ def _run_one(
     try:
         executed = execute.execute(
             one.notebook,
-            folder / one.lab.notebook,
+            _output(folder, one.lab),
             environment=environment,
             parameters={name: value for name, value in parameters.items() if name in one.parameters},
             on_cell=lambda number, total, label: shown.cell(number, total, label, name),
@@ -108,6 +108,13 @@ def _run_one(
     if not problems:
         progress.remember(name, executed.seconds)
     shown.say(f"{name}: {result.status} in {executed.seconds:.0f} s")
+
+
+def _output(folder: Path, lab: catalog.Lab) -> Path:
+    """Where in a report's folder the executed notebook goes."""
+    path = folder / lab.notebook
+    path.parent.mkdir(exist_ok=True)
+    return path
 
 
 def dead_sessions() -> set[ledger.Session]:

@@ -53,7 +53,7 @@ def _digest(paths: tuple[Path, ...], bases: str) -> str:
     return found.hexdigest()[:12]
 
 
-def ensure(project: Project, *also: str, show: bool = True) -> list[str]:
+def ensure(project: Project, *also: str, only: str = "", show: bool = True) -> list[str]:
     """Builds the services that have to be built; returns them.
 
     The course's own images are *kept*, and named by their content: one that is here is the right one. What a learner's
@@ -61,6 +61,7 @@ def ensure(project: Project, *also: str, show: bool = True) -> list[str]:
 
     Args:
         also: services of profiles that are off.
+        only: this service and no other.
 
     Raises:
         CourseError: a build failed.
@@ -69,7 +70,7 @@ def ensure(project: Project, *also: str, show: bool = True) -> list[str]:
     missing: dict[str, str] = {}
     config = project.config(all_profiles=bool(also))
     for service, what in config["services"].items():
-        if also and service not in (*project.services, *also):
+        if (also and service not in (*project.services, *also)) or (only and service != only):
             continue
         image = what.get("image", f"{project.name}-{service}")
         if "build" in what and not (image in kept and _present(image)):

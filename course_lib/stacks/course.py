@@ -37,6 +37,23 @@ def built_variables(images: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in stack.project.variables.items() if name.endswith("_IMAGE")}
 
 
+def door_image(images: Mapping[str, str]) -> str:
+    """The nginx of the stack's front door, built or pulled if it is not here yet.
+
+    Args:
+        images: as for `course_stack`.
+    """
+    stack = course_stack(images, short="door")
+    stack.project.prepare()
+    try:
+        built_images.ensure(stack.project, only="proxy")
+        if "NGINX_IMAGE" in images:
+            stack.project.run("pull", "--policy=missing", "--quiet", "proxy", show=False, timeout=600)
+    finally:
+        stack.project.dispose()
+    return stack.project.variables["NGINX_IMAGE"]
+
+
 def course_stack(
     images: Mapping[str, str],
     *,

@@ -55,6 +55,13 @@ def test_every_node_is_ready(shared_cluster: KindCluster) -> None:
     assert {control.name, worker.name} == set(shared_cluster.containers)
 
 
+def test_a_start_says_where_its_time_went(shared_cluster: KindCluster) -> None:
+    phases, steps = shared_cluster.phases, shared_cluster.kind_steps()
+    assert list(phases)[1:] == ["kind create cluster", "every node Ready", "metrics server"]
+    assert {"Preparing nodes", "Starting control-plane", "Joining worker nodes"} <= set(steps)
+    assert 0 < sum(steps.values()) <= phases["kind create cluster"]
+
+
 def test_a_second_start_leaves_it_alone(shared_cluster: KindCluster) -> None:
     def started() -> list[str]:
         wanted = "--format={{.State.StartedAt}}"
@@ -183,23 +190,6 @@ def test_a_manifest_that_is_wrong(shared_cluster: KindCluster, manifest: str, wh
     with pytest.raises(CourseError, match=what) as failed:
         shared_cluster.kubectl("apply", "--filename=-", input=manifest)
     assert failed.value.why and failed.value.do
-
-
-def test_an_api_server_that_was_restarted_answers_again(shared_cluster: KindCluster) -> None:
-    inside = ["docker", "exec", shared_cluster.containers[0]]
-    find = [*inside, "pgrep", "--oldest", "kube-apiserver"]
-    before = shell.run(find, show=False).output
-    shell.run([*inside, "kill", "-9", before], show=False)
-
-    def answers() -> None:
-        try:
-            assert all(one.ready for one in shared_cluster.nodes())
-        except CourseError as error:
-            assert "API server does not answer" in error.what
-            raise waits.NotYet(error.what) from None
-
-    waits.until(answers, what="the API server", timeout=90, every=0.1)
-    assert shell.run(find, show=False).output != before
 
 
 def test_an_api_server_that_does_not_answer(own_work: Path, image_source: Source) -> None:

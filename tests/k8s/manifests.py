@@ -33,6 +33,9 @@ FOLDERS = (
     "components/model-volume/loader",
     "gpu/device-plugin",
     "gpu/time-slicing",
+    "strategies/rolling",
+    "strategies/blue-green",
+    "strategies/door",
     "with model-volume",
 )
 

@@ -85,9 +85,14 @@ def drained(objects: list[Manifest]) -> Iterator[str]:
         settings: dict[str, str] = {}
         for source in container.get("envFrom", []):
             settings |= maps.get(source["configMapRef"]["name"], {})
-        sleep = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
-        if len(sleep) != 2 or sleep[0] != "sleep" or float(sleep[1]) < 2:
+        command = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+        sleep = re.match(r"(?:sh -c )?sleep ([\d.]+)(?:;|$)", " ".join(command))
+        if sleep is None or float(sleep[1]) < 2:
             yield f"{who}: refuses requests before the nodes have heard that it goes"
+            continue
+        if "nginx" in container["image"]:  # it has no settings of the server's: its own word for a drain is `quit`
+            if "-s quit" not in " ".join(command):
+                yield f"{who}: cuts what it has begun"
             continue
         delay, drain, answer = (
             float(settings.get(name, default))

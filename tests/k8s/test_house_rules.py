@@ -116,6 +116,14 @@ def test_a_rule_that_is_broken_says_so(rule: str, says: str, spoil: Spoil, tmp_p
     assert any(says in said for said in getattr(rules, rule)(objects))
 
 
+def test_a_door_that_cuts_its_requests_is_found(tmp_path: Path) -> None:
+    """nginx takes SIGTERM for "at once"."""
+    objects = build("strategies/door", tmp_path)
+    door = next(found for who, found in containers(objects) if "door" in who)
+    door["lifecycle"]["preStop"]["exec"]["command"] = ["sleep", "5"]
+    assert list(rules.drained(objects)) == ["Deployment door: cuts what it has begun"]
+
+
 def test_every_rule_was_broken() -> None:
     assert {rule for rule, _, _ in BREAKS} == {rule.__name__ for rule in rules.RULES}
 

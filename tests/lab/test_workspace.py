@@ -13,8 +13,8 @@ from course_lib.lab import catalog, workspace
 @pytest.fixture
 def work(fresh_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     originals = tmp_path / "labs"
-    originals.mkdir()
-    for lab in catalog.LABS.values():
+    for lab in catalog.every().values():
+        (originals / lab.notebook).parent.mkdir(parents=True, exist_ok=True)
         (originals / lab.notebook).write_text("{}")
     monkeypatch.setattr(workspace, "LABS", originals)
     monkeypatch.setenv("COURSE_WORK_DIR", str(tmp_path / "work"))

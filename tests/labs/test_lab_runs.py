@@ -22,6 +22,7 @@ from tests.labs.conftest import course, require_whole, the_report
 pytestmark = [pytest.mark.lab, pytest.mark.docker, pytest.mark.timeout(1800)]
 
 LABS = [pytest.param(lab, id=lab.id) for lab in catalog.LABS.values()]
+EXTENSIONS = [pytest.param(lab, id=lab.id) for lab in catalog.EXTENSIONS.values()]
 #: What proves the runner and not the lab is done with one lab: each run of a notebook is minutes.
 FIRST = LABS[:1]
 #: A solution is its steps, which untouched runs prove, and its answers, which tests/exercises prove: whole by night, but for one.
@@ -34,6 +35,13 @@ SOLUTIONS = [
 @pytest.mark.parametrize("lab", FIRST)
 def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_without_solutions: Path) -> None:
     """With the network that a machine has; without one every lab does so in test_air_gapped.py."""
+    done = course(clone_without_solutions, "run", lab.id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    require_whole(clone_without_solutions, lab)
+
+
+@pytest.mark.parametrize("lab", EXTENSIONS)
+def test_an_extension_runs_untouched_when_it_is_asked_for(lab: catalog.Lab, clone_without_solutions: Path) -> None:
     done = course(clone_without_solutions, "run", lab.id)
     assert done.returncode == 0, done.stdout + done.stderr
     require_whole(clone_without_solutions, lab)
@@ -113,12 +121,12 @@ def test_nbval_lax_passes_on_the_untouched_lab(lab: catalog.Lab, tmp_path: Path)
     assert failed == 0, said
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", [*LABS, *EXTENSIONS])
 def test_what_is_generated_is_not_stale(lab: catalog.Lab) -> None:
     assert build.stale(lab) == []
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", [*LABS, *EXTENSIONS])
 def test_the_executed_solution_tells_nothing_about_a_machine(lab: catalog.Lab) -> None:
     text = (CHECKOUT / "solutions" / lab.notebook).read_text()
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from course_lib.errors import CourseError
+from course_lib.lab import catalog
 from course_lib.runner import plan
+from course_lib.settings import CHECKOUT
 
 
 def test_an_unknown_lab_is_named_with_those_there_are() -> None:
@@ -31,6 +33,16 @@ def test_a_missing_or_foreign_notebook_is_refused(tmp_path: Path) -> None:
         plan.plan([str(tmp_path / "lab-4.4.1-docker-ml-image.ipynb")])
     with pytest.raises(CourseError, match="no notebook of a lab"):
         plan.plan([str(tmp_path / "holiday.ipynb")])
+
+
+def test_an_extension_runs_when_it_is_named_and_only_then(tmp_path: Path) -> None:
+    assert not any(one.extension for one in catalog.LABS.values())  # what is run where nothing is named
+    (named,) = plan.plan(["rollouts"])
+    assert named.lab.extension and named.notebook == CHECKOUT / "labs" / "extensions" / "rollouts.ipynb"
+    mine = tmp_path / "rollouts-mine.ipynb"
+    mine.write_text(named.notebook.read_text())
+    (copy,) = plan.plan([str(mine)])
+    assert (copy.lab, copy.kind) == (named.lab, "copy")
 
 
 def test_a_lab_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
