@@ -151,14 +151,18 @@ def _play(deployer: Deployer) -> None:
     deployer.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
     for number, rollout in enumerate(_ROLLOUTS, 1):
         deployer.apply([_deployment(*rollout)])
-
-        def taken_up(revision: int = number) -> None:
-            if len(deployer.history(DEPLOYMENT)) < revision:
-                raise waits.NotYet("the controller has not made its ReplicaSet")
-
-        waits.until(taken_up, what=f"revision {number}", timeout=60, every=0.2)
         if number == 1:
             deployer.wait(DEPLOYMENT)
+
+        def come_so_far(revision: int = number) -> None:
+            newest = deployer.history(DEPLOYMENT)[-1]
+            states = [
+                one.reason for one in deployer.pods(DEPLOYMENT) if newest.replica_set.endswith(f"-{one.template}")
+            ]
+            if newest.number < revision or not states or {"Pending", "ContainerCreating"} & set(states):
+                raise waits.NotYet(f"revision {newest.number}: {', '.join(states) or 'no pod'}")
+
+        waits.until(come_so_far, what=f"a pod of release {rollout[0]} to run, or to say why not", timeout=90, every=0.2)
 
 
 def _deployment(release: str, differs: Object, cause: str) -> Object:

@@ -34,7 +34,27 @@ def left_in(found: Cluster) -> set[str]:
     return set(said.output.split()) - STAY
 
 
-@pytest.mark.parametrize("case", [pytest.param(one, marks=on_a_cluster, id=str(one)) for one in proofs.cases(LAB)])
+#: Wrong answers that take a minute or two to be seen through, and are not the only one of their exercise.
+SLOW = {
+    "from-events-wrong-2",
+    "in-a-terminal-wrong-2",
+    "in-a-terminal-wrong-3",
+    "no-request-lost-wrong-not-asked",
+    "right-size-wrong-1",
+}
+
+
+def marks(case: proofs.Case) -> list[pytest.MarkDecorator]:
+    return [*on_a_cluster, *[pytest.mark.nightly] * (str(case) in SLOW)]
+
+
+def test_what_is_left_for_the_night_is_there_and_is_not_all_of_it() -> None:
+    wrong = {str(one): one.exercise for one in proofs.cases(LAB) if one.status == "not_yet"}
+    assert set(wrong) >= SLOW
+    assert {wrong[name] for name in set(wrong) - SLOW} == set(exercise.of_lab(LAB))
+
+
+@pytest.mark.parametrize("case", [pytest.param(one, marks=marks(one), id=str(one)) for one in proofs.cases(LAB)])
 def test_a_check_says_what_is_so(case: proofs.Case, lab_cluster: Cluster) -> None:
     if case.exercise == "in-a-terminal":  # anew, as its table tells a learner to begin anew
         lab_cluster.kubectl("delete", "namespace", "--ignore-not-found", cluster_terminal.NAMESPACE, show=False)
