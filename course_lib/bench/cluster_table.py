@@ -100,7 +100,7 @@ def _start(found: Found) -> Lines:
 
 
 def _rollouts(found: Found) -> Lines:
-    rows = [one for one in (found["rollouts"], *(found["controls"] or [])) if one]
+    rows = [found["rollouts"], *found["rollouts"]["controls"]] if found["rollouts"] else []
     return [
         [
             row["way"],
@@ -158,7 +158,7 @@ def _start_said(found: Found) -> str:
 
 
 def _rollouts_said(found: Found) -> str:
-    rows = [one for one in (found["rollouts"], *(found["controls"] or [])) if one]
+    rows = [found["rollouts"], *found["rollouts"]["controls"]]
     ours = rows[0]
     said = (
         f"Rollouts of 3 replicas, {ours['rollouts']} a row, {ours['asked_rate']:g} requests/s asked for, half of them by clients that "
