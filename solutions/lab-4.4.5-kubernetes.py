@@ -381,7 +381,7 @@ lab.show_file("labs/starters/4.4.5/right-size/server.yaml", first=1, last=27)
 # Wanted: a request of what is used under load, and at most twice that. A CPU limit of at least one and a half times (a mean hides its
 # peaks), a memory limit with at least a tenth to spare and at most three times, so that a leak meets it.
 #
-# *The check* gives your sizes to the server and brings the same load again: it must not be killed, and has to be about as quick.
+# *The check* gives your sizes to the server and brings the same load again: it must not be killed, and must not stand still at its limit.
 
 # %% tags=["stub", "ex-right-size", "nbval-ignore-output"]
 # lab.table(exercises.usage_under_load().to_dict("records"))

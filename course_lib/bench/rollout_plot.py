@@ -64,9 +64,16 @@ def plot_rollout(load: UserLoad, journal: Journal) -> Figure:
 
 def _events(events: list[tuple[float, str]], panels: tuple[Axes, ...]) -> None:
     """A line through all panels for each event, and its words above the first one."""
+    told: list[tuple[float, str]] = []
+    near = (events[-1][0] - events[0][0]) / 40 if events else 0.0
     for at, what in events:
         for axes in panels:
             axes.axvline(at, color="black", linestyle=":", linewidth=0.9)
+        if told and at - told[-1][0] < near:  # two texts on one another are none
+            told[-1] = (told[-1][0], f"{told[-1][1]}; {what}")
+        else:
+            told.append((at, what))
+    for at, what in told:
         panels[0].annotate(
             what, (at, 1.02), xycoords=("data", "axes fraction"), fontsize=7.5, rotation=35, ha="left", va="bottom"
         )

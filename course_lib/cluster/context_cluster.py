@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from course_lib.cluster import push, tools
 from course_lib.cluster.api import Api
 from course_lib.cluster.cluster import NODE_PORTS, Cluster, Node
 from course_lib.cluster.fit import PORT_LABEL, FitAbroad
+from course_lib.cluster.persons_kubeconfig import OWN, PersonsKubeconfig
 from course_lib.cluster.port_forward import forward_service
 from course_lib.errors import CourseError
 from course_lib.kube_rows import Place
@@ -26,7 +26,6 @@ from course_lib.lab import display
 from course_lib.ledger import Session
 from course_lib.settings import settings
 
-_OWN = "Leave TARGET out, and the course makes a cluster of its own."
 #: Seconds in which a node has to take a connection, if this machine reaches it at all.
 _CONNECT = 1.0
 _PATIENCE = 5.0
@@ -55,6 +54,7 @@ class ContextCluster(Cluster):
         file = settings().work_dir / "cluster" / folder / "images.json"
         super().__init__(short, source=source, folder=folder, fit=FitAbroad(file, settings().checkout_id))
         self._wanted = context
+        self._theirs = PersonsKubeconfig(source)
         self.registry = registry.removeprefix("https://").rstrip("/")
         self.cordons = cordons
         self._open = ExitStack()
@@ -67,14 +67,7 @@ class ContextCluster(Cluster):
             return self._wanted
         if self.kubeconfig.exists():
             return self.kubectl("config", "current-context", show=False).output
-        said = self._theirs("config", "current-context").output
-        if not said:
-            raise CourseError(
-                "the kubeconfig has no current context",
-                why=f"It is {self._files}.",
-                do="Name one: KUBE_CONTEXT, in the environment or in course.toml. `kubectl config get-contexts` lists them.",
-            )
-        return said
+        return self._theirs.current()
 
     @property
     def description(self) -> Path:
@@ -98,7 +91,7 @@ class ContextCluster(Cluster):
             self._require_rights()
         found = self.nodes()
         if not any(node.ready and node.schedulable for node in found):
-            raise CourseError(f"no node of {self.name} takes pods", why=_listed(found), do=_OWN)
+            raise CourseError(f"no node of {self.name} takes pods", why=_listed(found), do=OWN)
         self.fit.architectures = frozenset(node.architecture for node in found if node.schedulable)
         told = {
             "context": self.name,
@@ -116,7 +109,7 @@ class ContextCluster(Cluster):
                 raise CourseError(
                     f"this user may not {verb} namespaces on {self.name}",
                     why=said.stderr.strip()[-300:] or "`kubectl auth can-i` says no.",
-                    do=f"Ask whoever runs it for that right, or name another context: KUBE_CONTEXT. {_OWN}",
+                    do=f"Ask whoever runs it for that right, or name another context: KUBE_CONTEXT. {OWN}",
                 )
 
     def down(self) -> None:
@@ -139,7 +132,9 @@ class ContextCluster(Cluster):
     def left(self) -> list[str]:
         """The namespaces there that are this checkout's."""
         if not self.kubeconfig.exists():  # after the end: by the person's own
-            said = self._theirs("get", "namespaces", f"--selector={_mark()}", "--output=name", f"--context={self.name}")
+            said = self._theirs.kubectl(
+                "get", "namespaces", f"--selector={_mark()}", "--output=name", f"--context={self.name}"
+            )
         else:
             said = self.kubectl("get", "namespaces", f"--selector={_mark()}", "--output=name", show=False)
         return said.output.split()
@@ -268,31 +263,12 @@ class ContextCluster(Cluster):
 
     def _sign_in(self) -> None:
         """Copies the one context, with its certificates or token, for this user's eyes only."""
-        known = self._theirs("config", "get-contexts", "--output=name").output.splitlines()
-        if not known:
-            raise CourseError(
-                "there is no kubeconfig with a context in it",
-                why=f"Looked at: {self._files}.",
-                do=f"Get one from whoever runs the cluster, and name it in KUBECONFIG. {_OWN}",
-            )
-        if self.name not in known:
-            raise CourseError(
-                f"the kubeconfig has no context {self.name}",
-                why=f"It has these: {', '.join(known)}.",
-                do="Set KUBE_CONTEXT to one of them, or leave it out for the current one.",
-            )
         shell.announce(f"kubectl config view --minify --flatten --context={self.name}")
-        said = self._theirs("config", "view", "--minify", "--flatten", "--raw", f"--context={self.name}")
-        if not said.output:
-            raise CourseError(
-                f"context {self.name} can't be read from the kubeconfig",
-                why=said.stderr.strip()[-800:],
-                do=f"`kubectl --context={self.name} get nodes` has to answer first.",
-            )
+        text = self._theirs.context(self.name)
         ledger.write_down("folder", str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.kubeconfig.touch(mode=0o600)
-        self.kubeconfig.write_text(said.stdout)
+        self.kubeconfig.write_text(text)
         asked = self.kubectl("version", "--output=json", "--request-timeout=15s", show=False, check=False, timeout=40)
         if "serverVersion" not in asked.stdout:
             raise CourseError(
@@ -301,18 +277,8 @@ class ContextCluster(Cluster):
                 do=f"`kubectl --context={self.name} get nodes` has to answer first: is it started, and this machine in its network?",
             )
 
-    def _theirs(self, *arguments: str) -> shell.Completed:
-        """kubectl with the person's own kubeconfig."""
-        program = str(tools.kubectl(self.source))
-        return shell.run([program, *arguments], show=False, check=False, timeout=30, env={"KUBECONFIG": self._files})
-
-    @property
-    def _files(self) -> str:
-        named = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-        return os.pathsep.join(str(Path(one).absolute()) for one in named.split(os.pathsep) if one)
-
     def _row(self, name: str) -> str:
-        return str(Place(name, settings().checkout_id, self.name, self._files))
+        return str(Place(name, settings().checkout_id, self.name, self._theirs.files))
 
     def _namespace(self, name: str) -> dict[str, Any]:
         said = self.kubectl("get", "namespace", name, "--ignore-not-found", "--output=json", show=False).stdout

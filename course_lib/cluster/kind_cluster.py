@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -168,30 +168,31 @@ class KindCluster(Cluster):
         Raises:
             CourseError: the engine has no such image, or it is of another architecture than the nodes.
         """
-        asked = shell.run(
-            ["docker", "image", "inspect", "--format={{.Architecture}}", image], show=False, check=False, timeout=30
-        )
-        if not asked.output:
-            raise CourseError(f"this machine's engine has no image {image}", do="Build it first, or mend its name.")
-        nodes = shell.run(["docker", "version", "--format={{.Server.Arch}}"], show=False, timeout=30).output
-        if asked.output != nodes:
-            raise CourseError(
-                f"{image} is for {asked.output}, and the nodes are {nodes}",
-                why="A container of it would end at once, with `exec format error`.",
-                do=f"Build it for this machine: `docker build --platform=linux/{nodes} …`.",
-            )
+        self.load_all({name or image: image})
+
+    def load_all(self, images: Mapping[str, str]) -> None:
+        """Copies several images at once: what they share is carried once.
+
+        Args:
+            images: by what each is called on the nodes, what it is called here.
+
+        Raises:
+            CourseError: as `load`.
+        """
+        for image in images.values():
+            _require_fits(image)
         # `kind load docker-image` trips over the containerd image store ("content digest not found"); an archive does not.
         archive = self.folder / "image.tar"
-        tagged = bool(name) and name != image
-        if tagged:
-            ledger.write_down("image", name)
-            shell.run(["docker", "image", "tag", image, name])
+        tagged = [name for name, image in images.items() if name != image]
         try:
-            shell.run(["docker", "image", "save", f"--output={archive}", name or image], timeout=600)
+            for name in tagged:
+                ledger.write_down("image", name)
+                shell.run(["docker", "image", "tag", images[name], name])
+            shell.run(["docker", "image", "save", f"--output={archive}", *images], timeout=600)
             self._kind("load", "image-archive", str(as_typed(archive)), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
-            if tagged:
+            for name in tagged:
                 reaper.dispose("image", name)
 
     def images(self, node: str | None = None) -> list[str]:
@@ -389,6 +390,22 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+def _require_fits(image: str) -> None:
+    """The engine has an image, and it is for the nodes, which are of the engine's own architecture."""
+    asked = shell.run(
+        ["docker", "image", "inspect", "--format={{.Architecture}}", image], show=False, check=False, timeout=30
+    )
+    if not asked.output:
+        raise CourseError(f"this machine's engine has no image {image}", do="Build it first, or mend its name.")
+    nodes = shell.run(["docker", "version", "--format={{.Server.Arch}}"], show=False, timeout=30).output
+    if asked.output != nodes:
+        raise CourseError(
+            f"{image} is for {asked.output}, and the nodes are {nodes}",
+            why="A container of it would end at once, with `exec format error`.",
+            do=f"Build it for this machine: `docker build --platform=linux/{nodes} …`.",
+        )
 
 
 def _step(line: str) -> str:

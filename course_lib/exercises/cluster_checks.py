@@ -141,14 +141,17 @@ def require_probe(container: Object, which: str, path: str) -> None:
     require(asked == path, f"the {which} asks for {asked}", expected=f"httpGet of {path}", look=f"{which}.httpGet")
 
 
-def applied(deployer: Deployer, found: Sequence[Object]) -> None:
+def applied(deployer: Deployer, found: Sequence[Object], *, dry_run: bool = False) -> None:
     """Puts objects into a room.
+
+    Args:
+        dry_run: only asks whether the API server would take them.
 
     Raises:
         NotYet: the API server does not take one; with its words.
     """
     try:
-        deployer.apply(list(found))
+        deployer.apply(list(found), dry_run=dry_run)
     except CourseError as error:
         raise NotYet(
             f"{error.what}\n{error.why}", expected="manifests that the API server takes", look=error.do

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_lib.cluster import Deployer, manifests, serving, usage
+from course_lib.cluster import serving, usage
 from course_lib.cluster.api import Object
-from course_lib.errors import CourseError
 from course_lib.exercises import cluster_autoscaler as scaling
 from course_lib.exercises import cluster_checks as checks
 from course_lib.exercises import cluster_ending as ending
 from course_lib.exercises import cluster_scenes as scenes
 from course_lib.exercises.cluster_checks import require
-from course_lib.lab.exercise import NotYet
 
 _KINDS = (
     "Deployment", "Service", "ConfigMap", scaling.KIND, "PodDisruptionBudget", "ServiceAccount", "NetworkPolicy",
@@ -71,46 +69,6 @@ def read(folder: Path) -> Own:
     require(least <= 2, f"{least} replicas while nobody asks", expected="one or two", look="minReplicas")
     _require_evictable(budget, deployment, least)
     return Own(found, deployment, scaler, target, checks.limit(checks.server(deployment), "cpu"), least)
-
-
-def require_understood(deployer: Deployer, found: Sequence[Object]) -> None:
-    """The API server takes each object, with each of its fields: asked by a dry run, so that nothing comes of it.
-
-    Servers before 1.27 pass over what they don't know, a typing error for one, without a word.
-
-    Raises:
-        NotYet: it refuses one, or does not know a field.
-    """
-    for one in found:
-        name = f"{one['kind']} {one['metadata']['name']}"
-        try:
-            taken = deployer.api.apply(manifests.spelled_out(one), deployer.namespace, dry_run=True)
-        except CourseError as error:
-            raise NotYet(f"{error.what}\n{error.why}", expected="manifests that the API server takes", look=error.do) from None  # fmt: skip
-        lost = _lost(one, taken)
-        require(
-            not lost,
-            f"the API server does not know {', '.join(lost)} of {name}",
-            expected="fields that this kind has",
-            look="a typing error, or the wrong level: `kubectl explain` says what belongs where",
-        )
-
-
-def _lost(wanted: Any, taken: Any, place: str = "") -> list[str]:
-    """Fields of a manifest that an applied object does not have."""
-    if isinstance(wanted, dict):
-        here = taken if isinstance(taken, dict) else {}
-        found = []
-        for key, value in wanted.items():
-            where = f"{place}.{key}" if place else str(key)
-            if not value:  # what is empty, 0 or false is left out where that is the default
-                continue
-            found += _lost(value, here[key], where) if key in here else [where]
-        return found
-    if isinstance(wanted, list) and isinstance(taken, list):
-        pairs = zip(wanted, taken, strict=False)
-        return [one for n, (mine, theirs) in enumerate(pairs) for one in _lost(mine, theirs, f"{place}[{n}]")]
-    return []
 
 
 def _require_image(deployment: Object) -> None:

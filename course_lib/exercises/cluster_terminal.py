@@ -25,7 +25,7 @@ _RELEASE = "RELEASE"
 #: What was rolled out, one after the other: release, what differs, what was written down about it.
 _ROLLOUTS: tuple[tuple[str, Object, str], ...] = (
     ("7.2", {}, "release 7.2"),
-    ("7.3", {"image": "helpdesk:7.3"}, "release 7.3: faster answers"),
+    ("7.3", {"image": "registry.invalid/helpdesk:7.3"}, "release 7.3: faster answers"),
     ("7.3.1", {"command": ["helpdesk", "serve"]}, "release 7.3.1: mends 7.3"),
 )
 _GOOD = _ROLLOUTS[0][0]
@@ -151,14 +151,18 @@ def _play(deployer: Deployer) -> None:
     deployer.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
     for number, rollout in enumerate(_ROLLOUTS, 1):
         deployer.apply([_deployment(*rollout)])
-
-        def taken_up(revision: int = number) -> None:
-            if len(deployer.history(DEPLOYMENT)) < revision:
-                raise waits.NotYet("the controller has not made its ReplicaSet")
-
-        waits.until(taken_up, what=f"revision {number}", timeout=60, every=0.2)
         if number == 1:
             deployer.wait(DEPLOYMENT)
+
+        def come_so_far(revision: int = number) -> None:
+            newest = deployer.history(DEPLOYMENT)[-1]
+            states = [
+                one.reason for one in deployer.pods(DEPLOYMENT) if newest.replica_set.endswith(f"-{one.template}")
+            ]
+            if newest.number < revision or not states or {"Pending", "ContainerCreating"} & set(states):
+                raise waits.NotYet(f"revision {newest.number}: {', '.join(states) or 'no pod'}")
+
+        waits.until(come_so_far, what=f"a pod of release {rollout[0]} to run, or to say why not", timeout=90, every=0.2)
 
 
 def _deployment(release: str, differs: Object, cause: str) -> Object:

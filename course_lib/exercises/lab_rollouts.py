@@ -54,12 +54,12 @@ def releases(of: KindCluster) -> dict[str, Release]:
     Raises:
         CourseError: an image can't be built or loaded.
     """
-    found = {}
+    found, here = {}, {_DOOR_IMAGE: stacks.door_image(images.stack_variables())}
     for name, (folder, model, version) in _BUILDS.items():
         image = f"inference-server:{model}-{version}"
-        of.load(images.build_release(model, version, models=folder), name=image)  # type: ignore[arg-type]  # of _BUILDS
+        here[image] = images.build_release(model, version, models=folder)  # type: ignore[arg-type]  # of _BUILDS
         found[name] = Release(image, f"version {version}" if model == MODEL else "the one without its model")
-    of.load(stacks.door_image(images.stack_variables()), name=_DOOR_IMAGE)
+    of.load_all(here)
     return found | {
         "starved": Release(found["2"].image, "version 2 with too little CPU", cpu=_TOO_LITTLE),
         "locked": Release(found["2"].image, "version 2 with the wrong keys", keys=_OUR_KEYS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -66,9 +66,13 @@ class Registry:
 
 
 @contextmanager
-def running(name: str = "registry") -> Iterator[Registry]:
-    """A registry for the length of the block."""
-    with containers.running(ensure_image(), name, port=5000) as container:
+def running(name: str = "registry", *, options: Sequence[str] = ()) -> Iterator[Registry]:
+    """A registry for the length of the block.
+
+    Args:
+        options: further options of `docker run`, such as a network where others find it, too.
+    """
+    with containers.running(ensure_image(), name, port=5000, options=options) as container:
         address = f"127.0.0.1:{container.port}"
 
         def answers() -> None:

@@ -296,8 +296,8 @@ with lab.step("rollouts.5"):
     canary.start(deployer, versions["2"], replicas=2)
     strategies.direct(deployer, address, strategies.Traffic(candidate=50, by="user"))
     many = round(2.3 * needed)
-    with scenes.users(cluster, deployer, rate=rate, many=many) as load:
-        load.run_for(2 * many / rate + 1)
+    with scenes.users(cluster, deployer, rate=2 * rate, many=many) as load:
+        load.run_for(many / rate + 1)
     accounts = strategies.require_accounted(load)
     result = strategies.decide(strategies.arms(load), ["1", "2"], needed=needed)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -51,7 +52,6 @@ class Abroad:
 def led_to(registry_: registry.Registry, theirs: KindCluster) -> None:
     """Lets the nodes find a registry at the very address that this machine pushes to."""
     name, port = registry_.container.name, registry_.address.rpartition(":")[2]
-    shell.run(["docker", "network", "connect", theirs.name, name], show=False)
     wanted = f'--format={{{{(index .NetworkSettings.Networks "{theirs.name}").IPAddress}}}}'
     address = shell.run(["docker", "inspect", wanted, name], show=False).output
     for node in theirs.containers:
@@ -80,7 +80,8 @@ def abroad(
     """The lab's Deployment there, one replica, no autoscaler."""
     folder = tmp_path_factory.mktemp("abroad")
     persons_kubeconfig(shared_cluster, folder / "kubeconfig")
-    with pytest.MonkeyPatch.context() as patch, registry.running("abroad") as pushed_to:
+    near = [f"--network={shared_cluster.name}"]
+    with pytest.MonkeyPatch.context() as patch, registry.running("abroad", options=near) as pushed_to:
         led_to(pushed_to, shared_cluster)
         environment = {
             "COURSE_STATE_DIR": str(folder / "state"), "COURSE_WORK_DIR": str(folder / "work"),
@@ -278,6 +279,14 @@ def test_a_registry_that_wants_a_login(abroad: Abroad, small_image: str, monkeyp
     }  # fmt: skip
     with images.running(registry.ensure_image(), "closed-registry", port=5000, env=env) as closed:
         monkeypatch.setattr(abroad.cluster, "registry", f"127.0.0.1:{closed.port}/me")
+
+        def asks_for_a_login() -> None:
+            try:
+                assert httpx.get(f"{closed.url}/v2/").status_code == 401
+            except httpx.HTTPError as error:
+                raise waits.NotYet(str(error)) from None
+
+        waits.until(asks_for_a_login, what="the registry", timeout=30, diagnose=closed.logs)
         with pytest.raises(CourseError, match="does not let you push") as told:
             abroad.cluster.load(small_image)
     assert "docker login" in told.value.do

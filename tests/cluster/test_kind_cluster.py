@@ -192,23 +192,6 @@ def test_a_manifest_that_is_wrong(shared_cluster: KindCluster, manifest: str, wh
     assert failed.value.why and failed.value.do
 
 
-def test_an_api_server_that_was_restarted_answers_again(shared_cluster: KindCluster) -> None:
-    inside = ["docker", "exec", shared_cluster.containers[0]]
-    find = [*inside, "pgrep", "--oldest", "kube-apiserver"]
-    before = shell.run(find, show=False).output
-    shell.run([*inside, "kill", "-9", before], show=False)
-
-    def answers() -> None:
-        try:
-            assert all(one.ready for one in shared_cluster.nodes())
-        except CourseError as error:
-            assert "API server does not answer" in error.what
-            raise waits.NotYet(error.what) from None
-
-    waits.until(answers, what="the API server", timeout=90, every=0.1)
-    assert shell.run(find, show=False).output != before
-
-
 def test_an_api_server_that_does_not_answer(own_work: Path, image_source: Source) -> None:
     found = KindCluster("stopped", source=image_source)
     found.folder.mkdir(parents=True)

@@ -56,9 +56,9 @@ def test_rolling_lets_the_good_version_through_and_takes_the_wrong_one_back(
 ) -> None:
     deployer, journal = scenes.stage(shared_cluster, "rolling"), Journal()
 
-    def update(name: str, gate: Gate) -> strategies.Outcome:
+    def update(name: str, gate: Gate, seconds: float = WINDOW) -> strategies.Outcome:
         return rolling.update(
-            deployer, "inference", versions[name], gate=gate, rows=EXAM, journal=journal, seconds=WINDOW
+            deployer, "inference", versions[name], gate=gate, rows=EXAM, journal=journal, seconds=seconds
         )
 
     with lab.step("rollouts.1"):
@@ -71,7 +71,7 @@ def test_rolling_lets_the_good_version_through_and_takes_the_wrong_one_back(
     assert images(deployer, "inference") == {"inference-server:digits-2"}
     assert {one.version for one in load.sent[-10:]} == {"2"}
     # Nobody asks, so nobody knows: as good as it is, it does not go on.
-    unseen = update("1", Gate(worse=0.5))
+    unseen = update("1", Gate(worse=0.5), seconds=1)
     assert not unseen.passed and unseen.verdicts[0][1].decision is strategies.Decision.WAIT
     assert images(deployer, "inference") == {"inference-server:digits-2"}
 

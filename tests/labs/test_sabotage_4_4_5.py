@@ -240,6 +240,7 @@ def test_5_a_service_that_prefers_one(world: World) -> None:
 
 def test_5_somebody_who_scales_it_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An autoscaler that was left in place."""
+    replicas(world, 1)
     real = Deployer.scale
 
     def and_back(self: Deployer, name: str, number: int) -> None:
@@ -262,8 +263,10 @@ def test_6_a_pod_that_nobody_restarts(world: World, monkeypatch: pytest.MonkeyPa
     world.deployer.wait(NAME)
     try:
         with monkeypatch.context() as patch:
-            _only_for(patch, 45, "to be restarted")  # three times as long as the probe would take
+            _only_for(patch, 45, "to be restarted")
             world.require_failed("4.4.5.6", "to be restarted")
+        # A probe would have failed three times by now.
+        assert not [one for one in world.deployer.events() if "liveness" in one.message.lower()]
     finally:
         world.deployer.rollback(NAME)
         for pod in world.deployer.pods(NAME):

@@ -74,8 +74,13 @@ def deploy(
         _read_back(deployer, "blue-green.refused", old, here, first)
         return ended(False)
 
-    _turn(deployer, there, new)
     journal.note(f"switched to {there}")
+    try:
+        _turn(deployer, there, new)
+    except CourseError as failed:
+        _turn(deployer, here, old)
+        journal.note(f"switched back to {here}")
+        return ended(False, failed.what)
     second, _ = watch(
         deployer, [pod.name for pod in old], [pod.name for pod in new], gate=gate, rows=rows, seconds=seconds,
         before=before, key=key,

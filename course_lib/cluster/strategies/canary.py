@@ -39,14 +39,20 @@ def release(
         address: of the door.
         steps: percent of the requests.
         seconds: of the window at each step.
+
+    Raises:
+        CourseError: the door shared requests out otherwise than it was told; nobody gets the candidate any more then.
     """
     began = time.monotonic()
     verdicts: list[tuple[str, Verdict]] = []
+    windows: list[tuple[float, Seen]] = []
 
     def ended(passed: bool, why: str = "") -> Outcome:
         traffic.direct(deployer, address, Traffic())
         releases.empty(deployer, CANDIDATE)
         journal.note("done" if passed else "back")
+        for percent, seen in windows:
+            _require_weight(percent, seen)
         return Outcome("canary", wanted, passed, tuple(verdicts), time.monotonic() - began, why)
 
     journal.note(f"{wanted.words()} as candidate")
@@ -62,7 +68,7 @@ def release(
         )  # fmt: skip
         verdict, seen = watch(deployer, old, new, gate=gate, rows=rows, seconds=seconds)
         verdicts.append((f"{percent:g} %", verdict))
-        _require_weight(percent, seen)
+        windows.append((percent, seen))
         if not verdict.promotes:
             done = ended(False)
             _read_back(deployer, address, "canary.rolled-back", verdict)

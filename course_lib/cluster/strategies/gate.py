@@ -5,6 +5,7 @@ It says no to what is worse than it may be, and does not say yes to what it know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -152,4 +153,5 @@ def _errors(found: Figures | None) -> str:
 
 
 def _p95(found: Figures | None) -> str:
-    return "nothing read" if found is None or not found.requests else f"{found.quantile(0.95) * 1000:.0f} ms"
+    seconds = math.nan if found is None else found.quantile(0.95)
+    return "nothing read" if math.isnan(seconds) else f"{seconds * 1000:.0f} ms"

@@ -15,6 +15,8 @@ from course_lib.cluster.pods import Pod
 
 #: What every pod of the server carries, whichever version it is of.
 SERVER_LABELS = {"app.kubernetes.io/name": "inference-server"}
+#: CPU that is set aside for a pod, as k8s/strategies/track has it.
+_REQUEST = "100m"
 _APPS = ("apps/v1", "Deployment")
 
 
@@ -58,7 +60,7 @@ def put(deployer: Deployer, name: str, release: Release, *, replicas: int | None
     if before.keys != release.keys:
         _announce(deployer, "edit", f"deployment/{name}", f"# volume keys: secretName: {release.keys}")
     # No more is set aside than the manifests ask for: the machine is small.
-    amounts = {"limits": {"cpu": release.cpu}, "requests": {"cpu": _smaller(release.cpu, "200m")}}
+    amounts = {"limits": {"cpu": release.cpu}, "requests": {"cpu": _smaller(release.cpu, _REQUEST)}}
     template: Object = {
         "containers": [{"name": container, "image": release.image, "resources": amounts}],
         "volumes": [{"name": "keys", "secret": {"secretName": release.keys}}],  # both lists are merged by name
