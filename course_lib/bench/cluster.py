@@ -126,6 +126,7 @@ def figures(
         return {
             "bench": "cluster",
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "pieces": 1,
             "preliminary": not plan.controls or plan.rounds < 3 or load_before > 0.5,
             "machine": machine,
             "kubernetes": traces.kubernetes,
@@ -192,6 +193,7 @@ def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     load = max(piece["machine"]["load_average_before"] for piece in pieces)
     return found | {
+        "pieces": sum(piece["pieces"] for piece in pieces),
         "preliminary": any(piece["preliminary"] for piece in pieces),
         "machine": {**found["machine"], "load_average_before": load},
         "revision": ", ".join(dict.fromkeys(str(piece["revision"]) for piece in pieces)),
@@ -202,7 +204,7 @@ def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
-        if found["bench"] != "cluster" or not {*ALL_PARTS, "left", "machine", "goals"} <= found.keys():
+        if found["bench"] != "cluster" or not {*ALL_PARTS, "left", "machine", "pieces", "goals"} <= found.keys():
             raise ValueError("other figures")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CourseError(f"{file} holds no figures of `course bench cluster`", why=str(error)) from None

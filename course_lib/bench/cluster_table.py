@@ -44,7 +44,8 @@ def markdown(found: Found) -> str:
     parts = [
         f'`make bench ARGS="cluster --json cluster.json"`, {found["date"][:10]}, {machine["cpu"]}, {machine["cpus"]} CPUs, '
         f"Docker Engine {machine['engine']}, kind {machine['kind']}, Kubernetes {found['kubernetes'].removeprefix('v')}, node "
-        f"image {found['node_image']}, revision `{found['revision']}`."
+        f"image {found['node_image']}, revision `{found['revision']}`"
+        + (f", put together from {found['pieces']} runs." if found["pieces"] > 1 else ".")
         + (_preliminary(found) if found["preliminary"] else ""),
         "",
         *document.table(goals.HEADS, goals.lines(found)),

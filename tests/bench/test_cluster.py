@@ -97,7 +97,7 @@ def found() -> dict[str, Any]:
         "kind": "0.27.0",
     }
     return {
-        "bench": "cluster", "date": "2026-11-21T10:00:00+00:00", "preliminary": False, "machine": machine, "kubernetes": "v1.20.2",
+        "bench": "cluster", "date": "2026-11-21T10:00:00+00:00", "pieces": 1, "preliminary": False, "machine": machine, "kubernetes": "v1.20.2",
         "node_image": "kind's own", "revision": "abc1234", **measured, "goals": goals.cluster_goals(measured),
     }  # fmt: skip
 
