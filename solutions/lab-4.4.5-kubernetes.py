@@ -572,9 +572,10 @@ course.kubectl("delete", "--namespace=inference", "hpa/inference")
 deployer.scale(cluster.DEPLOYMENT, 2)
 cluster.require_replicas(deployer, cluster.DEPLOYMENT, 2)
 lab.table(exercises.nodes_of(course, deployer))
+emptied = deployer.pods(cluster.DEPLOYMENT)[-1].node
 with exercises.predictions(course, deployer, rate=load_rate) as load:
     load.run_for(2)
-    with exercises.drained(course, nodes[-1].name):
+    with exercises.drained(course, emptied):
         cluster.require_replicas(deployer, cluster.DEPLOYMENT, 2)
         load.run_for(2)
         while_drained = exercises.nodes_of(course, deployer)

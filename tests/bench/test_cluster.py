@@ -292,6 +292,7 @@ def test_seconds_count_from_the_load() -> None:
     assert cluster_scaling._first(moments[:2], lambda one: one.ready >= 2, 0.5) is None
 
 
+@pytest.mark.nightly
 @pytest.mark.docker
 @pytest.mark.cluster
 def test_a_quick_run_loses_nothing_and_leaves_nothing(fresh_state: Path, found: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_wi
     require_whole(clone_without_solutions, lab)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("lab", EXTENSIONS)
 def test_an_extension_runs_untouched_when_it_is_asked_for(lab: catalog.Lab, clone_without_solutions: Path) -> None:
     done = course(clone_without_solutions, "run", lab.id)
