@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -584,15 +584,21 @@ def bench_cluster(
     """
     from course_lib.bench import cluster, cluster_table, document, goals
 
+    def keep(figures: dict[str, Any]) -> None:
+        if as_json:
+            as_json.write_text(json.dumps(figures, indent=2) + "\n")
+
     if from_:
         found = cluster.read(*from_)
     else:
         plan = cluster.Plan.quick() if quick else cluster.Plan(rounds=rounds, clusters=clusters)
         found = cluster.figures(
-            plan, only=only, say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+            plan,
+            only=only,
+            say=lambda line: notes.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True),
+            keep=keep,
         )
-    if as_json:
-        as_json.write_text(json.dumps(found, indent=2) + "\n")
+    keep(found)
     for title, heads, lines in (*cluster_table.tables(found), ("", goals.HEADS, goals.lines(found))):
         _print_table(heads, lines, title)
     if found["preliminary"]:

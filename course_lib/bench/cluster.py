@@ -51,12 +51,13 @@ class Plan:
     """During the rollouts, at least."""
     seconds: float = 60.0
     """Of looking at an idle cluster."""
-    whole: bool = True
+    controls: bool = True
+    """Whether rollouts without manners stand beside those with."""
 
     @classmethod
     def quick(cls) -> Plan:
         """Whether it works; its figures mean little."""
-        return cls(rounds=1, clusters=1, workers=0, rate=20, requests=200, seconds=6, whole=False)
+        return cls(rounds=1, clusters=1, workers=0, rate=20, requests=200, seconds=6, controls=False)
 
 
 _Shared = Callable[[KindCluster, Deployer, Plan, Say], Any]
@@ -64,26 +65,19 @@ _Own = Callable[[Traces, Plan, Say], Any]
 
 
 def _rollouts(cluster: KindCluster, deployer: Deployer, plan: Plan, say: Say) -> dict[str, Any]:
-    (way, *_) = served.WAYS
-    return cluster_rollout.rollouts(
-        cluster, deployer, way, count=plan.rounds, rate=plan.rate, requests=plan.requests, say=say
-    )
-
-
-def _controls(cluster: KindCluster, deployer: Deployer, plan: Plan, say: Say) -> list[dict[str, Any]]:
-    (_, *ways) = served.WAYS
-    return [
+    """The way of k8s/, and the others beside it on the same cluster."""
+    ours, *others = [
         cluster_rollout.rollouts(
             cluster, deployer, way, count=plan.rounds, rate=plan.rate, requests=plan.requests, say=say
         )
-        for way in ways
+        for way in list(served.WAYS)[: None if plan.controls else 1]
     ]
+    return {**ours, "controls": others}
 
 
 #: Parts that share a cluster with the image on its nodes.
 SHARED: Mapping[str, _Shared] = {
     "rollouts": _rollouts,
-    "controls": _controls,
     "accidents": lambda cluster, deployer, plan, say: cluster_accidents.figures(
         cluster, deployer, count=plan.rounds, rate=plan.rate, say=say
     ),
@@ -99,12 +93,19 @@ OWN: Mapping[str, _Own] = {
 ALL_PARTS = (*OWN, *SHARED)
 
 
-def figures(plan: Plan, *, only: Sequence[str] | None = None, say: Say = lambda line: None) -> dict[str, Any]:
+def figures(
+    plan: Plan,
+    *,
+    only: Sequence[str] | None = None,
+    say: Say = lambda line: None,
+    keep: Callable[[dict[str, Any]], None] = lambda found: None,
+) -> dict[str, Any]:
     """Measures, and leaves nothing running.
 
     Args:
         only: parts to measure; none means all. What is left out is None in the result.
         say: told what is being done.
+        keep: given the figures so far after each part, so that one which fails late costs nobody an hour.
 
     Raises:
         CourseError: a name is not known, or a cluster failed.
@@ -116,43 +117,56 @@ def figures(plan: Plan, *, only: Sequence[str] | None = None, say: Say = lambda 
     node = node_image.choose(bases.source()[0])
     course_image.ensure_inference_image()
     load_before = os.getloadavg()[0]
+    machine = _machine(node.kind) | {"load_average_before": round(load_before, 2)}
     found: dict[str, Any] = dict.fromkeys(ALL_PARTS)
+    traces = Traces()
+
+    def so_far() -> dict[str, Any]:
+        found["left"] = {"clusters": traces.clusters, "objects": traces.left}
+        return {
+            "bench": "cluster",
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "pieces": 1,
+            "preliminary": not plan.controls or plan.rounds < 3 or load_before > 0.5,
+            "machine": machine,
+            "kubernetes": traces.kubernetes,
+            "node_image": "built from packages" if node.fallback else "kind's own",
+            "revision": _revision(),
+            **found,
+            "goals": cluster_goals(found),
+        }
+
     with ended_by_sigterm():
-        traces = Traces()
         for name, own in OWN.items():
             if name in wanted:
                 found[name] = own(traces, plan, say)
+                keep(so_far())
         if shared := [name for name in SHARED if name in wanted]:
             say(f"a cluster of {plan.workers + 1} nodes for {', '.join(shared)}")
             with traces.lived(plan.workers) as life:
                 deployer = served.deployer(life.cluster)
                 served.image_on_nodes(life.cluster)
                 for name in shared:
-                    say(name)
                     found[name] = SHARED[name](life.cluster, deployer, plan, say)
-    found["left"] = {"clusters": traces.clusters, "objects": traces.left}
+                    keep(so_far())
+    return so_far()
+
+
+def _machine(kind: Path) -> dict[str, Any]:
     return {
-        "bench": "cluster",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "preliminary": not plan.whole or plan.rounds < 3 or load_before > 0.5,
-        "machine": {
-            "cpu": cpu_name(),
-            "cpus": len(cpus()[0]),
-            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-            "system": platform.platform(),
-            "load_average_before": round(load_before, 2),
-            "engine": _said("docker", "version", "--format={{.Server.Version}}"),
-            "kind": (_said(str(node.kind), "version", "--quiet") or "").removeprefix("v"),
-        },
-        "kubernetes": traces.kubernetes,
-        "node_image": "built from packages" if node.fallback else "kind's own",
-        # of what is measured; a change of this bench is none of it
-        "revision": _said(
-            "git", "-C", str(CHECKOUT), "log", "-1", "--format=%h", "--", "course_lib/cluster", "k8s", "docker/inference-server"
-        ),
-        **found,
-        "goals": cluster_goals(found),
-    }  # fmt: skip
+        "cpu": cpu_name(),
+        "cpus": len(cpus()[0]),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": platform.platform(),
+        "engine": _said("docker", "version", "--format={{.Server.Version}}"),
+        "kind": (_said(str(kind), "version", "--quiet") or "").removeprefix("v"),
+    }
+
+
+def _revision() -> str | None:
+    """Of what is measured; a change of this bench is none of it."""
+    measured = ("course_lib/cluster", "k8s", "docker/inference-server")
+    return _said("git", "-C", str(CHECKOUT), "log", "-1", "--format=%h", "--", *measured)
 
 
 def read(*files: Path) -> dict[str, Any]:
@@ -179,6 +193,7 @@ def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     load = max(piece["machine"]["load_average_before"] for piece in pieces)
     return found | {
+        "pieces": sum(piece["pieces"] for piece in pieces),
         "preliminary": any(piece["preliminary"] for piece in pieces),
         "machine": {**found["machine"], "load_average_before": load},
         "revision": ", ".join(dict.fromkeys(str(piece["revision"]) for piece in pieces)),
@@ -189,7 +204,7 @@ def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
-        if found["bench"] != "cluster" or not {*ALL_PARTS, "left", "machine", "goals"} <= found.keys():
+        if found["bench"] != "cluster" or not {*ALL_PARTS, "left", "machine", "pieces", "goals"} <= found.keys():
             raise ValueError("other figures")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CourseError(f"{file} holds no figures of `course bench cluster`", why=str(error)) from None

@@ -44,7 +44,8 @@ def markdown(found: Found) -> str:
     parts = [
         f'`make bench ARGS="cluster --json cluster.json"`, {found["date"][:10]}, {machine["cpu"]}, {machine["cpus"]} CPUs, '
         f"Docker Engine {machine['engine']}, kind {machine['kind']}, Kubernetes {found['kubernetes'].removeprefix('v')}, node "
-        f"image {found['node_image']}, revision `{found['revision']}`."
+        f"image {found['node_image']}, revision `{found['revision']}`"
+        + (f", put together from {found['pieces']} runs." if found["pieces"] > 1 else ".")
         + (_preliminary(found) if found["preliminary"] else ""),
         "",
         *document.table(goals.HEADS, goals.lines(found)),
@@ -100,7 +101,7 @@ def _start(found: Found) -> Lines:
 
 
 def _rollouts(found: Found) -> Lines:
-    rows = [one for one in (found["rollouts"], *(found["controls"] or [])) if one]
+    rows = [found["rollouts"], *found["rollouts"]["controls"]] if found["rollouts"] else []
     return [
         [
             row["way"],
@@ -158,7 +159,7 @@ def _start_said(found: Found) -> str:
 
 
 def _rollouts_said(found: Found) -> str:
-    rows = [one for one in (found["rollouts"], *(found["controls"] or [])) if one]
+    rows = [found["rollouts"], *found["rollouts"]["controls"]]
     ours = rows[0]
     said = (
         f"Rollouts of 3 replicas, {ours['rollouts']} a row, {ours['asked_rate']:g} requests/s asked for, half of them by clients that "
