@@ -101,7 +101,7 @@ def test_a_step_whose_gate_lets_everything_through_is_not_proven(
     shared_cluster: KindCluster, versions: dict[str, Release], fresh_state: Path
 ) -> None:
     deployer = staged(shared_cluster, "rolling", "inference")
-    blind = Gate(worse=1.0)
+    blind = Gate(worse=1.0, fast_enough=60)
     with pytest.raises(StepNotProven, match=r"rolling\.rolled-back"), lab.step("rollouts.1"):
         with scenes.users(shared_cluster, deployer, rate=RATE) as load:
             outcome = rolling.update(
