@@ -46,9 +46,11 @@ def read(source: Path | Sequence[Object], *, kubectl: tools.Source = "registry")
 def spelled_out(manifest: Object) -> Object:
     """The same wish as every server takes it: until 1.21, server-side apply did not know that a Service's port without a
     protocol means TCP, and took an amount of CPU, memory or GPUs for one only where it was a string."""
-    if manifest["kind"] == "Service" and (manifest.get("spec") or {}).get("ports"):
-        ports = [{"protocol": "TCP"} | one for one in manifest["spec"]["ports"]]
-        return manifest | {"spec": manifest["spec"] | {"ports": ports}}
+    spec = manifest.get("spec")
+    if manifest["kind"] == "Service" and isinstance(spec, dict) and isinstance(spec.get("ports"), list):
+        # What is no port at all is for the server to refuse.
+        ports = [{"protocol": "TCP"} | one if isinstance(one, dict) else one for one in spec["ports"]]
+        return manifest | {"spec": spec | {"ports": ports}}
     found: Object = _with_strings(manifest)
     return found
 

@@ -78,3 +78,8 @@ def test_amounts_become_strings_and_ports_get_their_protocol() -> None:
     assert manifests.spelled_out(quota)["spec"] == {"hard": {"pods": "4"}}
     service = {"kind": "Service", "spec": {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}}
     assert [one["protocol"] for one in manifests.spelled_out(service)["spec"]["ports"]] == ["TCP", "UDP"]
+
+
+@pytest.mark.parametrize("spec", [None, [], "x", {"ports": "80"}, {"ports": [80, "x"]}])
+def test_a_service_that_is_none_is_left_to_the_server_to_refuse(spec: object) -> None:
+    assert manifests.spelled_out({"kind": "Service", "spec": spec})["spec"] == spec

@@ -40,7 +40,6 @@ SLOW = {
     "in-a-terminal-wrong-2",
     "in-a-terminal-wrong-3",
     "no-request-lost-wrong-not-asked",
-    "right-size-wrong-1",
 }
 
 
