@@ -477,18 +477,29 @@ def test_an_upstream_that_does_not_know_n(before_bad: Server, bad: Bad) -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_too_few")
 
 
-def test_a_full_queue(before_bad: Server, bad: Bad) -> None:
-    """Two run, two wait, the others are sent away at once."""
-    bad.ways, replies = [late] * 4, []
+def test_a_full_queue(bad: Bad) -> None:
+    """Two run, two wait, the others are sent away at once: the upstream answers nobody before they are."""
+    replies: list[httpx.Response] = []
+    three_were_sent_away = threading.Event()
 
-    def one_more() -> None:
-        replies.append(httpx.post(f"{before_bad.url}/v1/chat/completions", json={"messages": QUESTION}, timeout=30))
+    def then(handler: Any) -> None:
+        if three_were_sent_away.wait(30):
+            good(handler)
 
-    crowd = [threading.Thread(target=one_more) for _ in range(7)]
-    for one in crowd:
-        one.start()
-    for one in crowd:
-        one.join()
+    with Server(**openai_engine(bad.url, SLOTS=2, MAX_QUEUE=2)) as server:
+        bad.ways = [then] * 4
+
+        def one_more() -> None:
+            body = {"messages": QUESTION}
+            replies.append(httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60))
+            if [reply.status_code for reply in replies].count(429) == 3:
+                three_were_sent_away.set()
+
+        crowd = [threading.Thread(target=one_more) for _ in range(7)]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join()
     assert sorted(reply.status_code for reply in replies) == [200] * 4 + [429] * 3
     assert {reply.json()["error"]["code"] for reply in replies if reply.status_code == 429} == {"queue_full"}
     assert all(int(reply.headers["retry-after"]) >= 1 for reply in replies if reply.status_code == 429)
