@@ -62,7 +62,7 @@ _START: tuple[tuple[str, str, str], ...] = (
 )
 _KUBECTL: tuple[tuple[str, str, str], ...] = (
     (
-        r"connection to the server .* was refused|was refused - did you specify|to the server: EOF|\"https?://\S+: (EOF|unexpected EOF)"
+        r"connection to the server .* was refused|was refused - did you specify|(to the server|error): EOF|\"https?://\S+: (EOF|unexpected EOF)"
         r"|reset by peer|broken pipe|connection lost|i/o timeout|TLS handshake timeout|no route to host",
         "the cluster's API server does not answer",
         "Is the cluster up? `course cluster status`. After a restart of Docker its nodes take half a minute.",

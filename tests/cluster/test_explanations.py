@@ -15,6 +15,7 @@ _RESET = "read tcp 127.0.0.1:5291->127.0.0.1:43317: read: connection reset by pe
     ("said", "what"),
     [
         ("Unable to connect to the server: EOF", "API server does not answer"),
+        ("error: EOF", "API server does not answer"),
         (f"error: {_NODES}: EOF - error from a previous attempt: {_RESET}", "API server does not answer"),
         (f"error: {_NODES}: {_RESET} - error from a previous attempt: {_RESET}", "API server does not answer"),
         (f"error: {_NODES}: net/http: TLS handshake timeout", "API server does not answer"),
