@@ -75,7 +75,7 @@ def remove(kind: str, name: str) -> None:
         kubectl(place, "uncordon", place.name)
     else:
         # Pods take their terminationGracePeriodSeconds, and the namespace goes after the last of them.
-        kubectl(place, "delete", "namespace", place.name, "--timeout=120s", timeout=140)
+        kubectl(place, "delete", "namespace", place.name, "--timeout=200s", timeout=220)
 
 
 def kubectl(place: Place, *arguments: str, timeout: float = 20) -> shell.Completed:

@@ -228,7 +228,7 @@ class KindCluster(Cluster):
         """Nothing to do: all that is in this cluster goes with it."""
 
     def release(self, namespace: str) -> None:
-        self.kubectl("delete", "namespace", namespace, "--ignore-not-found", show=False, timeout=120)
+        self.kubectl("delete", "namespace", namespace, "--ignore-not-found", show=False, timeout=300)
 
     def left(self) -> list[str]:
         """Containers and networks that the engine still has of it, and the file that led to it."""

@@ -122,7 +122,7 @@ def our_key(found: Deployer) -> dict[str, str]:
 def clear(of: KindCluster) -> None:
     """Takes everything away that a strategy has put there."""
     if deployer(of).api.find("v1", "Namespace", NAMESPACE):
-        of.kubectl("delete", "namespace", NAMESPACE, timeout=120)
+        of.kubectl("delete", "namespace", NAMESPACE, timeout=300)
 
 
 def start_over(found: Deployer, release: Release) -> None:

@@ -31,7 +31,7 @@ def served(shared_cluster: KindCluster, inference_image: str) -> Iterator[Deploy
     found.api.delete("autoscaling/v2", "HorizontalPodAutoscaler", NAME, serving.NAMESPACE)
     found.wait(NAME)
     yield found
-    shared_cluster.kubectl("delete", "namespace", serving.NAMESPACE, timeout=180)  # waits: other tests make it anew
+    shared_cluster.kubectl("delete", "namespace", serving.NAMESPACE, timeout=300)  # waits: other tests make it anew
 
 
 @pytest.fixture

@@ -56,7 +56,9 @@ def test_what_is_left_for_the_night_is_there_and_is_not_all_of_it() -> None:
 @pytest.mark.parametrize("case", [pytest.param(one, marks=marks(one), id=str(one)) for one in proofs.cases(LAB)])
 def test_a_check_says_what_is_so(case: proofs.Case, lab_cluster: Cluster) -> None:
     if case.exercise == "in-a-terminal":  # anew, as its table tells a learner to begin anew
-        lab_cluster.kubectl("delete", "namespace", "--ignore-not-found", cluster_terminal.NAMESPACE, show=False)
+        lab_cluster.kubectl(
+            "delete", "namespace", "--ignore-not-found", cluster_terminal.NAMESPACE, show=False, timeout=300
+        )
     status, said = proofs.play(case)
     if (case.exercise, case.what, status) == ("closed-door", "answer", "skipped"):
         # Nothing on these nodes carries policies out, so there is nothing to try; how they read was checked all the same.

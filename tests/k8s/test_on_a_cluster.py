@@ -49,7 +49,7 @@ def apply(cluster: KindCluster, scratch: Path, image: str, on: str, **more: Any)
 def namespace(kind_cluster: KindCluster) -> Iterator[KindCluster]:
     kind_cluster.kubectl("apply", "--server-side", f"--filename={K8S}/base/namespace.yaml")
     yield kind_cluster
-    kind_cluster.kubectl("delete", "namespace", "inference", timeout=180)
+    kind_cluster.kubectl("delete", "namespace", "inference", timeout=300)
 
 
 @pytest.fixture(scope="module")
