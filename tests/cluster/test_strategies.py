@@ -29,8 +29,8 @@ from course_lib.errors import CourseError
 from course_lib.exercises import lab_rollouts as scenes
 from course_lib.lab.steps import StepNotProven
 
-#: By night: what rests on latencies that two lanes of tests on two cores would spoil. The gates themselves are in test_gate.py.
-pytestmark = [pytest.mark.docker, pytest.mark.cluster]
+#: By night: minutes each, and latencies that two lanes of tests on two cores would spoil. The gates themselves are in test_gate.py.
+pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.nightly]
 
 RATE, WINDOW = 25, 5
 EXAM = scenes.rows()
@@ -59,7 +59,6 @@ def images(deployer: Deployer, name: str) -> set[str]:
     return {one.image.rpartition("/")[2] for one in release.ready(deployer, name)}
 
 
-@pytest.mark.nightly
 def test_rolling_lets_the_good_version_through_and_takes_the_wrong_one_back(
     shared_cluster: KindCluster, versions: dict[str, Release], fresh_state: Path
 ) -> None:
@@ -111,7 +110,6 @@ def test_a_step_whose_gate_lets_everything_through_is_not_proven(
     assert outcome.passed and images(deployer, "inference") == {"inference-server:digits-3"}
 
 
-@pytest.mark.nightly
 def test_blue_green_switches_refuses_and_switches_back(
     shared_cluster: KindCluster, versions: dict[str, Release], fresh_state: Path
 ) -> None:
@@ -137,7 +135,6 @@ def test_blue_green_switches_refuses_and_switches_back(
     assert images(deployer, "inference-green") == {"inference-server:digits-2"}
 
 
-@pytest.mark.nightly
 def test_a_canary_grows_or_ends(
     shared_cluster: KindCluster, versions: dict[str, Release], at: str, fresh_state: Path
 ) -> None:
@@ -176,7 +173,6 @@ def test_a_canary_that_is_not_there_costs_no_answer(
     assert len({one.version for one in load.sent}) == 1
 
 
-@pytest.mark.nightly
 def test_a_shadow_is_compared_and_never_heard(
     shared_cluster: KindCluster, versions: dict[str, Release], at: str, fresh_state: Path
 ) -> None:
@@ -196,7 +192,6 @@ def test_a_shadow_is_compared_and_never_heard(
     assert {said for _, said in far.examples} and far.pairs > 100
 
 
-@pytest.mark.nightly
 def test_a_shadow_that_is_starved_is_stopped_for_its_latency(
     shared_cluster: KindCluster, versions: dict[str, Release], at: str
 ) -> None:

@@ -12,7 +12,7 @@ from course_lib.exercises import cluster_hold, cluster_scenes
 from course_lib.lab.exercise import NotYet
 from course_lib.settings import CHECKOUT
 
-pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.nightly, pytest.mark.timeout(400)]
 
 
 def test_an_autoscaler_that_never_adds_a_replica_holds_nothing(
