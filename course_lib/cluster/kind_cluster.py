@@ -119,7 +119,8 @@ class KindCluster(Cluster):
 
         Both at once fail now and then: the API server asks the Service's address as soon as the API is registered,
         and before kube-proxy knows that address the question leaves the node by its default route. Where the network's own
-        proxy takes up every connection to port 443, the API server keeps this one and hears 404 from it for ever.
+        proxy takes up every connection to port 443, the API server keeps this one and hears 404 from it for ever. (So the
+        Service has another port, too: a ready server is not yet one that kube-proxy knows.)
         """
         folder = METRICS.relative_to(CHECKOUT)
         # By kubectl's own merge: APIServices can't be applied by the server before 1.21.

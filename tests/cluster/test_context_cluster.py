@@ -29,7 +29,8 @@ from course_lib.lab import steps
 from course_lib.lab.store import Evidence
 from course_lib.settings import CHECKOUT, settings
 
-pytestmark = [pytest.mark.docker, pytest.mark.cluster]
+#: By night: minutes, for a second cluster and a registry.
+pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.nightly]
 
 NAME = serving.DEPLOYMENT
 ROW = images.samples(1)[0]

@@ -34,12 +34,17 @@ def left_in(found: Cluster) -> set[str]:
     return set(said.output.split()) - STAY
 
 
-#: Wrong answers that take a minute or two to be seen through, and are not the only one of their exercise.
+#: What takes a minute or two each and wants a quiet machine: by night. Every exercise keeps a wrong answer, and the answers are
+#: passed whenever the solution is executed.
 SLOW = {
     "from-events-wrong-2",
+    "hold-p95-answer",
     "in-a-terminal-wrong-2",
     "in-a-terminal-wrong-3",
     "no-request-lost-wrong-not-asked",
+    "own-manifests-answer",
+    "right-size-answer",
+    *(f"right-size-wrong-{number}" for number in range(1, 5)),
 }
 
 
@@ -49,7 +54,7 @@ def marks(case: proofs.Case) -> list[pytest.MarkDecorator]:
 
 def test_what_is_left_for_the_night_is_there_and_is_not_all_of_it() -> None:
     wrong = {str(one): one.exercise for one in proofs.cases(LAB) if one.status == "not_yet"}
-    assert set(wrong) >= SLOW
+    assert {str(one) for one in proofs.cases(LAB)} >= SLOW
     assert {wrong[name] for name in set(wrong) - SLOW} == set(exercise.of_lab(LAB))
 
 
