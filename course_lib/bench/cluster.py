@@ -7,7 +7,6 @@ so parts can be measured one by one and put together: `--only` and `--json` for 
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from course_lib.bench import (
     cluster_scaling,
     cluster_start,
     cluster_usage,
+    document,
 )
 from course_lib.bench import cluster_served as served
 from course_lib.bench.cluster_traces import Say, Traces
@@ -175,7 +175,9 @@ def read(*files: Path) -> dict[str, Any]:
     Raises:
         CourseError: a file holds something else.
     """
-    return put_together([_read(file) for file in files])
+    return put_together(
+        [document.read(file, "cluster", {*ALL_PARTS, "left", "machine", "pieces", "goals"}) for file in files]
+    )
 
 
 def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -199,16 +201,6 @@ def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "revision": ", ".join(dict.fromkeys(str(piece["revision"]) for piece in pieces)),
         "goals": cluster_goals(found),
     }
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-        if found["bench"] != "cluster" or not {*ALL_PARTS, "left", "machine", "pieces", "goals"} <= found.keys():
-            raise ValueError("other figures")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CourseError(f"{file} holds no figures of `course bench cluster`", why=str(error)) from None
-    return dict(found)
 
 
 def _said(*argv: str) -> str | None:

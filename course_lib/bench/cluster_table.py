@@ -46,7 +46,7 @@ def markdown(found: Found) -> str:
         f"Docker Engine {machine['engine']}, kind {machine['kind']}, Kubernetes {found['kubernetes'].removeprefix('v')}, node "
         f"image {found['node_image']}, revision `{found['revision']}`"
         + (f", put together from {found['pieces']} runs." if found["pieces"] > 1 else ".")
-        + (_preliminary(found) if found["preliminary"] else ""),
+        + document.preliminary(found),
         "",
         *document.table(goals.HEADS, goals.lines(found)),
     ]
@@ -67,13 +67,6 @@ def markdown(found: Found) -> str:
             f"first is {'still Ready, with what was put into it' if both['stays'] else '**not Ready any more**'}.",
         ]
     return "\n".join(parts)
-
-
-def _preliminary(found: Found) -> str:
-    return (
-        " **Preliminary**: a quick run, or a machine with other work on it "
-        f"(load average {found['machine']['load_average_before']:g} before it began)."
-    )
 
 
 def _start(found: Found) -> Lines:

@@ -6,7 +6,6 @@ One stack is started and measured part by part; a second one stands beside it on
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -17,7 +16,16 @@ from typing import Any
 import psutil
 
 from course_lib import images, shell
-from course_lib.bench import stack_door, stack_index, stack_losses, stack_pair, stack_rag, stack_start, stack_usage
+from course_lib.bench import (
+    document,
+    stack_door,
+    stack_index,
+    stack_losses,
+    stack_pair,
+    stack_rag,
+    stack_start,
+    stack_usage,
+)
 from course_lib.bench.goals import stack_goals
 from course_lib.bench.machine import cpu_name, cpus, ended_by_sigterm
 from course_lib.errors import CourseError
@@ -130,13 +138,7 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
         CourseError: the file holds something else.
     """
-    try:
-        found = json.loads(file.read_text())
-        if found["bench"] != "stack" or not {*ALL_PARTS, "ingest", "machine", "goals"} <= found.keys():
-            raise ValueError("other figures")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CourseError(f"{file} holds no figures of `course bench stack`", why=str(error)) from None
-    return dict(found)
+    return document.read(file, "stack", {*ALL_PARTS, "ingest", "machine", "goals"})
 
 
 def _said(*argv: str) -> str | None:

@@ -38,20 +38,13 @@ def markdown(found: Found) -> str:
         f'`make bench ARGS="stack --json stack.json"`, {found["date"][:10]}, {machine["cpu"]}, {machine["cpus"]} CPUs, '
         f"Docker Engine {machine['engine']}, Compose {machine['compose']}, images from "
         f"{'a registry' if found['images'] == 'registry' else 'Debian packages'}, revision `{found['revision']}`."
-        + (_preliminary(found) if found["preliminary"] else ""),
+        + document.preliminary(found),
         "",
         *document.table(goals.HEADS, goals.lines(found)),
     ]
     for title, heads, lines in tables(found):
         parts += ["", f"**{title}.** {_SAID[title](found)}", "", *document.table(heads, lines)]
     return "\n".join(parts)
-
-
-def _preliminary(found: Found) -> str:
-    return (
-        " **Preliminary**: a quick run, or a machine with other work on it "
-        f"(load average {found['machine']['load_average_before']:g} before it began)."
-    )
 
 
 def _start(found: Found) -> Lines:
