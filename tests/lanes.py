@@ -1,7 +1,8 @@
 """`make test`: runs the suites in two lanes side by side, because most of them wait for containers most of the time.
 
 Not a test of pytest's. What both lanes want is made first, once: images are built by one process while nobody else asks for
-them. Each suite's output is printed whole when it ends, and every minute a line says how far each one is. Ctrl-C ends all of them.
+them. Each suite's output is printed whole when it ends, and the errors of those that failed again at the very end. Every minute a
+line says how far each one is. Ctrl-C ends all of them.
 """
 
 from __future__ import annotations
@@ -51,9 +52,16 @@ LANES = (
 
 @dataclass(frozen=True)
 class Ended:
-    suite: Suite
+    name: str
     status: int
     seconds: float
+    said: str
+
+
+def _failures(said: str) -> str:
+    """Of pytest's output what a person needs to know: the errors' own lines, and the tests' names."""
+    wanted = re.compile(r"E  |_{3,} .* _{3,}$|FAILED |ERROR ")
+    return "\n".join(line[:300] for line in said.splitlines() if wanted.match(line)) or said[-3000:]
 
 
 class Lanes:
@@ -81,7 +89,10 @@ class Lanes:
                 process.wait(120)
             return 130
         for one in self.ended:
-            print(f"{'passed' if one.status == 0 else 'FAILED'}  {one.suite.name:<26} {one.seconds / 60:5.1f} min")
+            if one.status:
+                print(f"\n===== {one.name}: what failed =====\n{_failures(one.said)}")
+        for one in self.ended:
+            print(f"{'passed' if one.status == 0 else 'FAILED'}  {one.name:<26} {one.seconds / 60:5.1f} min")
         return int(any(one.status for one in self.ended) or len(self.ended) != sum(map(len, LANES)))
 
     def _watch(self, threads: list[threading.Thread]) -> None:
@@ -115,9 +126,10 @@ class Lanes:
                     self._far[suite.name] = found[1]
             process.wait()
             del self._running[suite.name]
-            self.ended.append(Ended(suite, process.returncode, time.monotonic() - began))
+            ended = Ended(suite.name, process.returncode, time.monotonic() - began, "".join(said))
+            self.ended.append(ended)
             with self._talking:
-                print(f"\n===== {suite.name} =====\n{''.join(said)}", flush=True)
+                print(f"\n===== {ended.name} =====\n{ended.said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,13 +48,13 @@ def require_rolled_out(deployer: Deployer, name: str, *, image: str) -> list[dic
     """
     status = deployer.status(name)
     current = next((one for one in deployer.history(name) if one.current), None)
-    if current is None or not status.wanted == status.ready == status.updated == status.total:
+    if current is None or not status.seen or not status.wanted == status.ready == status.updated == status.total:
         raise CourseError(f"Deployment {name} is not rolled out", why=status.words(), do="Wait: `deployer.wait(…)`.")
     rows: list[dict[str, object]] = [
         {"object": "Deployment", "name": name, "what it says": status.words()},
         {"object": "ReplicaSet", "name": current.replica_set, "what it says": f"revision {current.number}, {current.ready} ready"},
     ]  # fmt: skip
-    for pod in deployer.pods(name):
+    for pod in (one for one in deployer.pods(name) if not one.terminating):
         if not _same_image(pod.image, deployer.image(image)):
             raise CourseError(f"pod {pod.name} runs {pod.image}", do=f"The manifests should name {image}.")
         if not pod.name.startswith(f"{current.replica_set}-"):
@@ -111,6 +111,7 @@ def require_answered_outside(
     Raises:
         CourseError: no answer, a wrong one, one without a key, or one that no pod has counted.
     """
+    serving.wait_for_service(address)
     try:
         serving.predict(address, row, {})
     except CourseError as refused:
@@ -128,13 +129,23 @@ def require_answered_outside(
         raise CourseError(
             "no pod has counted the request", why=f"Whoever answers at {address} is none of {list(after)}."
         )
-    listed = endpoints(deployer, serving.SERVICE)
-    addresses = {pod.ip for pod in _ready(deployer, name)}
-    if set(listed) != addresses:
-        raise CourseError("the Service does not list the ready pods", why=f"{listed} and {sorted(addresses)}")
+    listed = _listed(deployer, name)
     record("service.endpoints", "kubernetes", serving.SERVICE, addresses=listed)
     record("service.answered", "http", address, prediction=label, counted_by=by)
     return {"asked at": address, "answer": label, "right": label, "counted by": ", ".join(by)}
+
+
+def _listed(deployer: Deployer, name: str) -> list[str]:
+    """What the Service lists, once it is the ready pods: the list follows them by a moment."""
+
+    def probe() -> list[str]:
+        listed, addresses = endpoints(deployer, serving.SERVICE), sorted(pod.ip for pod in _ready(deployer, name))
+        if listed != addresses:
+            raise waits.NotYet(f"{listed} are listed, and {addresses} are ready")
+        return listed
+
+    do = "`kubectl get endpoints` lists who it sends to: the ready pods that have the labels of its selector."
+    return waits.until(probe, what=f"Service {serving.SERVICE} to list the ready pods", timeout=10, every=0.2, do=do)
 
 
 def endpoints(deployer: Deployer, service: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from course_lib import waits
 from course_lib.cluster.deployer import Deployer
 from course_lib.errors import CourseError
 
@@ -84,6 +85,26 @@ def ask_many(deployer: Deployer, address: str, rows: Sequence[Sequence[float]], 
         predict(address, rows[number % len(rows)], key)
     after = counted(deployer)
     return Spread(count, {pod: value - before.get(pod, 0) for pod, value in after.items()})
+
+
+def wait_for_service(address: str, *, timeout: float = 30) -> None:
+    """Waits until a server answers behind a Service: each node makes its rules a moment after a pod is ready.
+
+    Args:
+        address: of the Service, as this machine reaches it.
+
+    Raises:
+        CourseError: nobody has answered in time.
+    """
+
+    def probe() -> None:
+        try:
+            httpx.get(f"{address}/health", timeout=3, trust_env=False)
+        except httpx.HTTPError as error:
+            raise waits.NotYet(str(error) or type(error).__name__) from None
+
+    do = "Is a pod ready, and does the Service find it? `kubectl get endpoints` lists who it sends to."
+    waits.until(probe, what=f"an answer at {address}", timeout=timeout, every=0.2, do=do)
 
 
 def predict(address: str, row: Sequence[float], with_headers: dict[str, str], *, timeout: float = 10) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import yaml
 from kubernetes.utils.quantity import parse_quantity
 
 from course_lib import waits
-from course_lib.cluster import KindCluster
+from course_lib.cluster import KindCluster, serving
 from course_lib.errors import CourseError
 from course_lib.settings import CHECKOUT
 from course_lib.steady_load import SteadyLoad
@@ -68,7 +68,8 @@ def deployed(namespace: KindCluster, inference_image: str, tmp_path_factory: pyt
 def client(deployed: KindCluster) -> Iterator[httpx.Client]:
     """Asks over the NodePort, from outside the cluster."""
     headers = {"Authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=deployed.address(), headers=headers, timeout=20) as made:
+    serving.wait_for_service(deployed.address())
+    with httpx.Client(base_url=deployed.address(), headers=headers, timeout=20, trust_env=False) as made:
         yield made
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from course_lib import cluster, images, lab, shell, waits
@@ -154,10 +156,18 @@ def test_2_settings_that_reach_no_process(world: World) -> None:
 SELECTOR = "/spec/selector/app.kubernetes.io~1name"
 
 
+def silent(world: World) -> None:
+    """The nodes follow a Service by a moment."""
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.get(f"{world.course.address()}/health", timeout=3, trust_env=False)
+        raise waits.NotYet("it still answers")
+
+
 def test_3_a_service_that_sends_to_nobody(world: World) -> None:
     back = f'[{{"op": "replace", "path": "{SELECTOR}", "value": "inference-server"}}]'
     with patched(world, "service/inference", back.replace("inference-server", "nobody"), back):
-        world.require_failed("4.4.5.3", "does not answer", "kubectl get endpoints")
+        waits.until(lambda: silent(world), what="the nodes to send to nobody", timeout=30)
+        world.require_failed("4.4.5.3", "an answer at http", "kubectl get endpoints")
 
 
 def test_3_a_server_that_says_yes_to_everybody(world: World, small_image: str) -> None:
