@@ -1,0 +1,42 @@
+"""What every command prints with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from course_lib import shell
+
+console = Console()
+notes = Console(stderr=True)
+
+
+def show_commands() -> None:
+    """Commands that the course runs are shown as they could be typed."""
+    shell.show_commands_with(lambda line: notes.print(f"[dim]$ {escape(line)}[/dim]", highlight=False, soft_wrap=True))
+
+
+def note(line: str) -> None:
+    """A line on how far a long command is."""
+    notes.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+
+
+def print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:
+    """Rows of text under their heads."""
+    table = Table(*heads, title=title or None, title_justify="left")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+
+
+def report(figures: dict[str, object], as_json: Path | None) -> None:
+    """Figures, a line each, and in a file where one is named."""
+    for name, value in figures.items():
+        console.print(f"{name}: {value}", highlight=False)
+    if as_json:
+        as_json.write_text(json.dumps(figures, indent=2) + "\n")
