@@ -13,6 +13,9 @@ from course_lib.bench.samples import Samples, quantiles_ms
 from course_lib.errors import CourseError
 from course_lib.stacks import Stack
 
+#: Seconds from one request of a way to its next: one address may ask the front door 200 times a second.
+_PAUSE = 1 / 100
+
 
 def figures(stack: Stack, rounds: int, requests: int) -> dict[str, Any] | None:
     """Milliseconds of a row for the classifier, the smallest request there is, by one client whose connections stay open; the
@@ -32,12 +35,14 @@ def figures(stack: Stack, rounds: int, requests: int) -> dict[str, Any] | None:
         for number in range(rounds + 1):
             times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(requests):
+                next_at = time.perf_counter() + _PAUSE
                 for name, http in ways.items():
                     began = time.perf_counter()
                     answer = http.post("/predict", json=body)
                     times[name].append(time.perf_counter() - began)
                     if answer.status_code != 200:
                         raise CourseError(f"/predict answered {answer.status_code} {name}", why=answer.text[:300])
+                time.sleep(max(0.0, next_at - time.perf_counter()))
             if number:  # the first is the warm-up
                 for name, seconds in times.items():
                     for quantile, value in quantiles_ms(seconds).items():
