@@ -68,7 +68,8 @@ def survey() -> Survey:
     for kind, name in reaper.labelled(lifetime="run"):
         if (kind, name) not in seen and not reaper.of_living_session(kind, name):
             found.left.append((kind, name))
-    found.kept = [(row.kind, row.name, _size(row)) for row in _kept() if _there(row)]
+    kept = {(row.kind, row.name): row for row in _kept()}  # checkouts that share an image have a row each
+    found.kept = [(*pair, _size(row)) for pair, row in kept.items() if _there(row)]
     found.build_cache = _build_cache()
     return found
 

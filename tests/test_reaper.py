@@ -169,6 +169,15 @@ def test_a_thing_in_use_is_reported_and_left_alone(name: str, small_image: str) 
     assert there(name) == {"container"}
 
 
+def test_what_sessions_share_is_listed_once(fresh_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each session writes a kept thing down for itself."""
+    for session in (Session(2**22 + 9, "1"), Session(2**22 + 9, "2")):
+        monkeypatch.setattr(Session, "current", classmethod(lambda cls, one=session: one))
+        ledger.write_down("folder", str(tmp_path), "kept")
+    assert len(ledger.rows(lifetime="kept")) == 2
+    assert [name for kind, name, _ in cleanup.survey().kept if kind == "folder"] == [str(tmp_path)]
+
+
 def test_a_process_row_ends_exactly_that_process(fresh_state: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     me = Session.of(child.pid)
