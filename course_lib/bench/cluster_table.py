@@ -182,7 +182,7 @@ def _scaling_said(found: Found) -> str:
     scaler = found["autoscaler"]
     said = (
         f"{scaler['clusters']} fresh clusters of one node; in {scaler['within_limit']} of them a new pod was Ready within 45 s. "
-        f"{scaler['rate']:g} chats/s of {scaler['tokens']} tokens begin when the autoscaler has its first figures; metrics come every 15 s, and it "
+        f"{scaler['rate']:g} chats/s of {scaler['tokens']} tokens begin when the autoscaler has its first figures; metrics come every 10 s, and it "
         "looks at them every 15 s."
     )
     silent = [run["said"] for run in scaler["runs"] if run["said"]]

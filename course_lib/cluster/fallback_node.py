@@ -17,6 +17,7 @@ from course_lib.settings import CHECKOUT, settings
 RECIPE = CHECKOUT / "k8s" / "kind" / "fallback-node"
 #: The kind that starts it: later ones don't configure so old a Kubernetes any more.
 KIND = (0, 27)
+NAME = "course-cluster/kind-node"
 _MINUTES = 60.0
 _DO = "Let an image registry answer (IMAGES=registry), or `course cluster image load ARCHIVE` with one that `course cluster image save` wrote."
 
@@ -26,7 +27,7 @@ def reference() -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in RECIPE.rglob("*") if p.is_file() and p.suffix != ".md"):
         digest.update(str(file.relative_to(RECIPE)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return f"course-cluster/kind-node:{digest.hexdigest()[:12]}"
+    return f"{NAME}:{digest.hexdigest()[:12]}"
 
 
 def ensure() -> str:
@@ -96,6 +97,6 @@ def _tidy(folder: Path, images: list[str]) -> None:
 def _retire_older(name: str) -> None:
     """Takes away what this checkout built from an earlier recipe."""
     for row in ledger.rows(lifetime="kept", checkout=CHECKOUT):
-        if row.kind == "image" and row.name.startswith("course-cluster/kind-node:") and row.name != name:
+        if row.kind == "image" and row.name.startswith(f"{NAME}:") and row.name != name:
             shell.run(["docker", "image", "rm", row.name], show=False, check=False)
             ledger.strike("image", row.name)

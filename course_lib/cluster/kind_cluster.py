@@ -27,7 +27,6 @@ from course_lib.settings import CHECKOUT, as_typed, settings
 #: From 1.35 on the kubelet does not start on cgroup v1 unless it is told to.
 _OLD_CGROUPS = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
 _ALL_GPUS = "/var/run/nvidia-container-devices/cdi/runtime.nvidia.com/gpu/all"
-METRICS = CHECKOUT / "k8s" / "metrics-server"
 #: kind draws its lines anew.
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\r\x00-\x08]")
 
@@ -87,9 +86,9 @@ class KindCluster(Cluster):
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, name in self._objects():
             ledger.write_down(kind, name)
-        sysctls.write_down(self.name, self.lifetime)
+        sysctls.write_down(self.name, "run")
         config = self.description
-        config.write_text(yaml.safe_dump(self.config(), sort_keys=False))
+        config.write_text(yaml.safe_dump(self.config(gpu=settings().profile == "gpu"), sort_keys=False))
         live = display.Live()
         try:
             with self._phase("kind create cluster"), ThreadPoolExecutor(1) as pool:
@@ -112,6 +111,7 @@ class KindCluster(Cluster):
         if self.lifetime == "kept":
             for kind, name in self._objects():
                 ledger.write_down(kind, name, "kept")
+            sysctls.write_down(self.name, "kept")
         return self.nodes()
 
     def _add_metrics(self) -> None:
@@ -122,7 +122,9 @@ class KindCluster(Cluster):
         proxy takes up every connection to port 443, the API server keeps this one and hears 404 from it for ever. (So the
         Service has another port, too: a ready server is not yet one that kube-proxy knows.)
         """
-        folder = METRICS.relative_to(CHECKOUT)
+        if image := node_image.metrics_to_load(self.node):
+            self.load(image)
+        folder = node_image.METRICS.relative_to(CHECKOUT)
         # By kubectl's own merge: APIServices can't be applied by the server before 1.21.
         self.kubectl("apply", f"--filename={folder}/metrics-server.yaml")
         self.kubectl("rollout", "status", "--namespace=kube-system", "deployment/metrics-server", "--timeout=90s")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from course_lib import ledger, shell
 from course_lib.cluster import fallback_node, tools
 from course_lib.errors import CourseError
-from course_lib.settings import settings
+from course_lib.settings import CHECKOUT, settings
+
+METRICS = CHECKOUT / "k8s" / "metrics-server"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ def choose(source: tools.Source) -> NodeImage:
     if given := settings().node_image:
         archive = Path(given)
         reference = load(archive) if archive.is_file() else given
-        return NodeImage(reference, tools.kind(source), f"COURSE_NODE_IMAGE={given}")
+        fallback = reference.startswith(f"{fallback_node.NAME}:")  # carried here from a machine that built it
+        kind = tools.kind("debian", exactly=fallback_node.KIND) if fallback else tools.kind(source)
+        return NodeImage(reference, kind, f"COURSE_NODE_IMAGE={given}", fallback=fallback)
     if source == "registry":
         kind = tools.kind(source)
         return NodeImage(tools.node_of(kind), kind, "kind's own, from its registry")
@@ -52,21 +58,41 @@ def ensure(source: tools.Source) -> str:
     """
     chosen = choose(source)
     tools.kubectl(source)
-    if chosen.reference and not shell.succeeds(["docker", "image", "inspect", "--format=1", chosen.reference]):
-        ledger.write_down("image", chosen.reference, "kept")
-        try:
-            shell.run(["docker", "pull", "--quiet", chosen.reference], timeout=1800, do=_NO_REGISTRY)
-        except BaseException:
-            ledger.strike("image", chosen.reference)
-            raise
+    for reference in (
+        chosen.reference,
+        "" if chosen.fallback else metrics_image(),
+    ):  # the fallback has the second inside
+        if reference and not _is_here(reference):
+            ledger.write_down("image", reference, "kept")
+            try:
+                shell.run(["docker", "pull", "--quiet", reference], timeout=1800, do=_NO_REGISTRY)
+            except BaseException:
+                ledger.strike("image", reference)
+                raise
     return chosen.reference or "the one that this machine's kind names, fetched by the first cluster"
 
 
 _NO_REGISTRY = "Without a registry, IMAGES=debian builds a node image from packages, and `course cluster image load` takes an archive."
 
 
+def metrics_image() -> str:
+    """What the metrics server runs, which every cluster of the course gets."""
+    objects = yaml.safe_load_all((METRICS / "metrics-server.yaml").read_text())
+    deployment = next(one for one in objects if one["kind"] == "Deployment")
+    return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def _is_here(reference: str) -> bool:
+    return shell.succeeds(["docker", "image", "inspect", "--format=1", reference])
+
+
+def metrics_to_load(node: NodeImage) -> str:
+    """The metrics server's image where nodes don't have it and this engine does, so that they need not pull it; else empty."""
+    return "" if node.fallback or not _is_here(metrics_image()) else metrics_image()
+
+
 def save(reference: str, archive: Path) -> int:
-    """Writes a node image to a file and returns its size in bytes.
+    """Writes a node image to a file, the metrics server's beside it where it is here, and returns the size in bytes.
 
     Raises:
         CourseError: the file exists already, the image is not here, or the disk is full.
@@ -74,7 +100,8 @@ def save(reference: str, archive: Path) -> int:
     if archive.exists():
         raise CourseError(f"{archive} is already there", do="Give another name, or remove it.")
     try:
-        shell.run(["docker", "image", "save", "--output", str(archive), reference], timeout=1800)
+        beside = [metrics_image()] if _is_here(metrics_image()) else []
+        shell.run(["docker", "image", "save", "--output", str(archive), reference, *beside], timeout=1800)
     except BaseException:
         archive.unlink(missing_ok=True)
         raise
@@ -82,14 +109,15 @@ def save(reference: str, archive: Path) -> int:
 
 
 def load(archive: Path) -> str:
-    """Loads a node image from a file and returns its reference.
+    """Loads a node image from a file, and the metrics server's where it is in there, and returns the node image's reference.
 
     Raises:
-        CourseError: the file is no archive of one image.
+        CourseError: the file is no archive of one node image.
     """
     do = "Give a file that `course cluster image save` wrote."
     said = shell.run(["docker", "image", "load", "--input", str(archive)], timeout=1800, do=do).stdout
     names = [line.partition(": ")[2].strip() for line in said.splitlines() if line.startswith("Loaded image")]
+    names = [name for name in names if name != metrics_image()]
     if len(names) != 1:
         raise CourseError(f"{archive} holds {len(names)} images, and a node image is one", why=said, do=do)
     return names[0]

@@ -277,11 +277,12 @@ def test_kernel_settings_are_put_back_by_the_last_that_goes(own_work: Path) -> N
 STARTS = """
 from course_lib.cluster import KindCluster
 import sys
-KindCluster("killed", source=sys.argv[1], workers=0).up()
+KindCluster("killed", source=sys.argv[1], workers=0, lifetime="kept").up()
 """
 
 
 def test_a_start_that_is_killed_leaves_nothing(own_work: Path, image_source: Source) -> None:
+    """Neither does one that a person wanted to keep: it is kept from when it is whole."""
     found = KindCluster("killed", source=image_source, workers=0)
     environment = os.environ | {"COURSE_WORK_DIR": str(own_work / "work")}
     process = subprocess.Popen([sys.executable, "-c", STARTS, image_source], cwd=CHECKOUT, env=environment)
@@ -296,10 +297,22 @@ def test_a_start_that_is_killed_leaves_nothing(own_work: Path, image_source: Sou
     process.wait(10)
 
     def gone() -> None:
-        if left := objects(found):
+        if left := objects(found) | {row.name for row in ledger.rows() if row.name.endswith(f" for {found.name}")}:
             raise waits.NotYet(str(left))
 
     waits.until(gone, what="the reaper", timeout=60)
+
+
+def test_on_a_gpu_host_the_nodes_are_told_to_see_it(alone: KindCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(self: KindCluster, config: Path, **_: Any) -> None:
+        raise CourseError("so far and no further", why=config.read_text())
+
+    monkeypatch.setenv("PROFILE", "gpu")
+    settings.cache_clear()
+    monkeypatch.setattr(KindCluster, "create", create)
+    with pytest.raises(CourseError) as told:
+        alone.up()
+    assert "runtime.nvidia.com/gpu/all" in told.value.why and objects(alone) == set()
 
 
 def test_a_node_that_never_gets_ready_is_explained(

@@ -89,6 +89,18 @@ def test_the_api_server_would_refuse_a_typing_error(namespace: KindCluster, tmp_
         namespace.kubectl("apply", "--server-side", "--dry-run=server", f"--filename={tmp_path / 'wrong.yaml'}")
 
 
+def test_a_pod_that_asks_for_more_than_the_namespace_allows_is_refused(namespace: KindCluster) -> None:
+    """The labels of Pod Security; what an older server does with them is nothing."""
+    version = namespace.nodes()[0].version
+    if tuple(map(int, version.removeprefix("v").split(".")[:2])) < (1, 25):
+        pytest.skip(f"Kubernetes {version} enforces no Pod Security; kind's current node does (nightly workflow)")
+    container = {"name": "root", "image": "inference-server:local", "securityContext": {"privileged": True}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root"}, "spec": {"containers": [container]}}
+    command = ("apply", "--server-side", "--dry-run=server", "--namespace=inference", "--filename=-")
+    with pytest.raises(CourseError, match="PodSecurity"):
+        namespace.kubectl(*command, input=json.dumps(pod))
+
+
 def test_it_answers_from_outside(client: httpx.Client) -> None:
     assert client.get("/ready").status_code == 200
     answer = client.post("/predict", json={"inputs": SAMPLES[0]["pixels"], "model": "digits"})
