@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.nightly]
 
 RATE, WINDOW = 25, 5
 EXAM = scenes.rows()
+NEVER = Release("inference-server:never-loaded")
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +89,8 @@ def test_rolling_lets_the_good_version_through_and_takes_the_wrong_one_back(
 def test_rolling_takes_back_what_never_gets_ready(shared_cluster: KindCluster, versions: dict[str, Release]) -> None:
     deployer = staged(shared_cluster, "rolling", "inference")
     before = images(deployer, "inference")
-    never = Release("inference-server:never-loaded")
     outcome = rolling.update(
-        deployer, "inference", never, gate=Gate(), rows=EXAM, journal=Journal(), seconds=1, timeout=6
+        deployer, "inference", NEVER, gate=Gate(), rows=EXAM, journal=Journal(), seconds=1, timeout=6
     )
     assert not outcome.passed and "first new pod" in outcome.why
     assert images(deployer, "inference") == before
@@ -135,6 +135,18 @@ def test_blue_green_switches_refuses_and_switches_back(
     assert images(deployer, "inference-green") == {"inference-server:digits-2"}
 
 
+def test_blue_green_does_not_turn_to_what_never_gets_ready(
+    shared_cluster: KindCluster, versions: dict[str, Release]
+) -> None:
+    deployer = staged(shared_cluster, "blue-green", "inference-blue")
+    here = blue_green.live(deployer)
+    with scenes.users(shared_cluster, deployer, rate=RATE) as load:
+        outcome = blue_green.deploy(deployer, NEVER, gate=Gate(), rows=EXAM, journal=Journal(), seconds=1)
+    strategies.require_accounted(load)
+    assert not outcome.passed and outcome.why and not outcome.verdicts
+    assert blue_green.live(deployer) == here
+
+
 def test_a_canary_grows_or_ends(
     shared_cluster: KindCluster, versions: dict[str, Release], at: str, fresh_state: Path
 ) -> None:
@@ -156,6 +168,22 @@ def test_a_canary_grows_or_ends(
     assert "errors" in [one.what for one in forgotten.verdicts[0][1].findings if one.passed is False]
     assert images(deployer, STABLE) == {"inference-server:digits-2"}
     assert {one.version for one in load.sent[-10:]} == {"2"}
+
+
+@pytest.mark.parametrize("strategy", ["canary", "shadow"])
+def test_no_request_goes_to_what_never_gets_ready(
+    strategy: str, shared_cluster: KindCluster, versions: dict[str, Release], at: str
+) -> None:
+    deployer, journal = staged(shared_cluster, "door", STABLE), Journal()
+    before = images(deployer, STABLE)
+    with scenes.users(shared_cluster, deployer, rate=RATE) as load:
+        if strategy == "canary":
+            outcome = canary.release(deployer, at, NEVER, gate=Gate(), rows=EXAM, journal=journal, seconds=1)
+        else:
+            outcome, _ = shadow.follow(deployer, at, NEVER, rule=Rule(), journal=journal, seconds=1)
+    strategies.require_accounted(load)
+    assert not outcome.passed and outcome.why and not outcome.verdicts
+    assert images(deployer, STABLE) == before and not release.ready(deployer, CANDIDATE)
 
 
 def test_a_canary_that_is_not_there_costs_no_answer(
