@@ -120,12 +120,14 @@ print(f"{len(stored)} documents, {sum(stored.values())} passages")
 # ## 2 · Networks: front and back
 #
 # Whoever breaks into the front door should not stand in the archive. So there are two networks. On `front` is what answers
-# and what watches; on `back` is the database. Only `rag` is in both. And `back` is `internal`: no way out into the world.
+# and what watches; on `back` is the database. `rag` is in both, and so is `blackbox`, which looks
+# whether the database is well. And `back` is `internal`: no way out into the world.
 
 # %% tags=["step-4.4.2.2", "nbval-ignore-output"]
 with lab.step("4.4.2.2"):
     table = stacks.networks(stack)
     refused = stacks.require_unreachable(stack, "chroma", 8000, from_="proxy")
+    stacks.require_unreachable(stack, "database-door", 8000, from_="proxy")
     stacks.require_reachable(stack, "chroma", 8000, from_="rag")
 
 lab.table(table)
@@ -136,8 +138,9 @@ print("From the proxy to chroma:8000\n" + refused)
 # know it, does not answer. The last line of the step is as important: from `rag` the same port *does* answer. A door that is
 # closed to everybody proves nothing.
 #
-# (`database-door` is a service of the profile `development`: it lets you look into the database from this machine. In
-# production it does not exist. We come back to profiles below.)
+# (`database-door` is a service of the profile `development`: it lets you look into the database from this machine. It would be
+# a back door for everybody on `front`, so it stands on a network of its own, `desk`, and the step tries it, too. In production
+# it does not exist. We come back to profiles below.)
 
 # %% [markdown]
 # ## 3 · Volumes: what survives
@@ -439,10 +442,21 @@ stack.rag.answer("What is a bind mount?").show()
 # can't find each other:
 
 # %% tags=["nbval-ignore-output"]
+stacks.wait_resolved(stack, "RagDependencyDown")
 with exercises.disconnected(stack, "rag", "back"):
     print(exercises.what_users_see(stack))
+    alert = stacks.wait_firing(stack, "RagDependencyDown")
+    print(f"\n{alert.name} ({alert.severity}): {alert.summary}")
     print("\n".join(line[:200] for line in stack.logs("rag", 3).splitlines()))
+lab.show_file(alert.runbook)
+
+# %% [markdown]
+# The users see the same as before, and the alert is another one: `VectorDatabaseDown` is silent, for the database *is* well. The
+# runbook sends you to the networks. The end of the cell has put `rag` back where it belongs:
+
+# %% tags=["nbval-ignore-output"]
 stack.wait_healthy()
+stacks.wait_resolved(stack, "RagDependencyDown")
 print(exercises.what_users_see(stack))
 
 # %% [markdown]
@@ -454,6 +468,13 @@ stack.scale("inference", 1)
 long = {"model": "tutor", "messages": [{"role": "user", "content": "Tell me about volumes."}], "max_tokens": 400}
 flood = exercises.flood(stack, long)
 lab.table(flood)
+
+# %% [markdown]
+# A flood of some seconds makes no alert: `QueueFilling` wants ten of them, so that nobody is woken for a burst. This is what it would
+# tell you:
+
+# %% tags=["nbval-ignore-output"]
+lab.show_file(lab.path("docker/stack/runbooks/QueueFilling.md"))
 
 # %% [markdown]
 # ### Exercise: an alert of your own (extension)

@@ -100,16 +100,16 @@ def require_reachable(stack: Stack, service: str, port: int, *, from_: str) -> N
 
 
 def require_unreachable(stack: Stack, service: str, port: int, *, from_: str) -> str:
-    """A connection from inside one service's container to another one's port fails, by its name and by its address.
+    """A connection from inside one service's container to another one's port fails, by its name and by its address in each network.
     Returns what was said. That the port is open to others is for `require_reachable` to show, beside it.
 
     Raises:
         CourseError: the connection was made, or could not be tried.
     """
-    address = _address(stack, service)
+    addresses = _addresses(stack, service)
     by_name = _connect(stack, service, port, from_)
-    by_address = _connect(stack, address, port, from_)
-    for how, tried in (("name", by_name), ("address", by_address)):
+    by_address = {address: _connect(stack, address, port, from_) for address in addresses}
+    for how, tried in (("name", by_name), *(("address", one) for one in by_address.values())):
         if tried.opened:
             raise CourseError(
                 f"{from_} reached {service} on port {port} by its {how}",
@@ -117,9 +117,9 @@ def require_unreachable(stack: Stack, service: str, port: int, *, from_: str) ->
             )
     record(
         "stack.unreachable", "docker", f"{from_} -> {service}:{port}",
-        by_name=by_name.said, by_address=f"{address}: {by_address.said}",
+        by_name=by_name.said, by_address="; ".join(f"{address}: {one.said}" for address, one in by_address.items()),
     )  # fmt: skip
-    return f"by name: {by_name.said}\nby address: {by_address.said}"
+    return "\n".join([f"by name: {by_name.said}", *(f"by address: {one.said}" for one in by_address.values())])
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,12 @@ except OSError as error:
 """
 
 
-def _address(stack: Stack, service: str) -> str:
-    """The address of a service's first container, in the first of its networks."""
+def _addresses(stack: Stack, service: str) -> list[str]:
+    """The addresses of a service's first container, one a network."""
     for state in stack.states():
         if state.service == service:
             attached = _inspect("container", state.container)["NetworkSettings"]["Networks"]
-            return str(next(iter(attached.values()))["IPAddress"])
+            return [str(one["IPAddress"]) for one in attached.values()]
     raise CourseError(f"service {service} has no container", do="Start the stack: `stack.up()`.")
 
 

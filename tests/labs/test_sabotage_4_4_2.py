@@ -155,6 +155,17 @@ def test_2_a_proxy_in_the_databases_network(stack: Stack) -> None:
         shell.run(["docker", "network", "disconnect", network, proxy])
 
 
+def test_2_a_back_door_to_the_database(stack: Stack) -> None:
+    """The database itself is out of reach, and who speaks for it is not."""
+    network = stack.project.config()["networks"]["front"]["name"]
+    (door,) = [one.container for one in stack.states() if one.service == "database-door"]
+    shell.run(["docker", "network", "connect", "--alias=database-door", network, door])
+    try:
+        require_failed("4.4.2.2", stack, "proxy reached database-door on port 8000 by its name")
+    finally:
+        shell.run(["docker", "network", "disconnect", network, door])
+
+
 def test_2_a_database_that_nobody_reaches(stack: Stack) -> None:
     """That the proxy does not get there proves nothing then."""
     stack.stop("chroma")

@@ -106,6 +106,9 @@ def test_the_database_is_on_the_back_network_alone_and_that_has_no_way_out() -> 
     assert merged["networks"]["back"]["internal"] and not merged["networks"]["front"].get("internal")
     beside = {name for name, what in merged["services"].items() if "back" in what.get("networks", {})}
     assert beside == {"chroma", "rag", "blackbox", "database-door", "backup"}
+    # It asks the database for whoever asks it: nobody but this machine may.
+    assert set(merged["services"]["database-door"]["networks"]) == {"back", "desk"}
+    assert [name for name, what in merged["services"].items() if "desk" in what.get("networks", {})] == ["database-door"]
 
 
 @pytest.mark.parametrize("file", sorted(STACK.glob("compose*.yaml")), ids=lambda p: p.name)
