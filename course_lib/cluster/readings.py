@@ -155,7 +155,7 @@ def endpoints(deployer: Deployer, service: str) -> list[str]:
 
 
 def require_replicas(deployer: Deployer, name: str, count: int, *, timeout: float = 120) -> None:
-    """Exactly so many pods of a Deployment are there, each ready.
+    """Exactly so many pods of a Deployment are there, each ready, and none is on its way out.
 
     Raises:
         CourseError: it does not come to that.
@@ -163,7 +163,7 @@ def require_replicas(deployer: Deployer, name: str, count: int, *, timeout: floa
 
     def probe() -> None:
         found = deployer.pods(name)
-        if len(found) != count or not all(pod.ready for pod in found):
+        if len(found) != count or not all(pod.ready and not pod.terminating for pod in found):
             raise waits.NotYet("; ".join(f"{pod.name} {pod.words()}" for pod in found) or "no pods")
 
     waits.until(probe, what=f"{count} pods of {name}, all ready", timeout=timeout, every=0.3)
