@@ -94,11 +94,13 @@ def scaling(stack: Stack, rounds: int, pause: float, say: Callable[[str], None])
 def fates(sent: Sequence[Sent]) -> dict[str, Any]:
     """How many requests, how many of them lost, what the losses say, and the p99 of the others in milliseconds.
 
+    Lost is whoever got anything but the answer: a refusal, too (429, 404), though `Sent.lost` lets that pass.
+
     Raises:
         CourseError: none was answered.
     """
-    lost = [one for one in sent if one.lost]
-    answered = [one.seconds for one in sent if not one.lost]
+    lost = [one for one in sent if one.status != 200]
+    answered = [one.seconds for one in sent if one.status == 200]
     if not answered:
         raise CourseError("no request was answered under load", why=f"{lost[:1]}")
     return {
@@ -114,8 +116,8 @@ def stream_fates(sent: Sequence[Sent]) -> dict[str, int]:
     """How many streams, how many broke off after they had begun, and how many never began."""
     return {
         "streams": len(sent),
-        "streams_cut": sum(one.lost and one.status == 0 for one in sent),
-        "streams_refused": sum(one.lost and one.status > 0 for one in sent),
+        "streams_cut": sum(one.status == 0 for one in sent),
+        "streams_refused": sum(one.status not in (0, 200) for one in sent),
     }
 
 

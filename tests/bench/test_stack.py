@@ -80,12 +80,13 @@ def test_other_files_and_parts_are_refused_in_a_sentence(found: dict[str, Any], 
 
 
 def test_whole_answers_and_streams_have_their_fates_counted_apart() -> None:
-    sent = [Sent(0, 0.1, 200), Sent(1, 0.3, 429), Sent(2, 9.0, 502, "Bad Gateway"), Sent(3, 9.0, 0, "ReadError: ")]
+    refused = [Sent(2, 0.3, 404), Sent(3, 0.3, 429, "Too Many Requests"), Sent(4, 9.0, 502, "Bad Gateway")]
+    sent = [Sent(0, 0.1, 200), Sent(1, 0.3, 200), *refused, Sent(5, 9.0, 0, "ReadError: ")]
     found = stack_losses.fates(sent)
-    assert (found["requests"], found["lost"], found["slowest_ms"]) == (4, 2, 300.0)
+    assert (found["requests"], found["lost"], found["slowest_ms"]) == (6, 4, 300.0)
     assert found["p99_ms"] == pytest.approx(298, abs=0.1)
-    assert found["errors"] == ["0 ReadError: ", "502 Bad Gateway"]
-    assert stack_losses.stream_fates(sent) == {"streams": 4, "streams_cut": 1, "streams_refused": 1}
+    assert found["errors"] == ["0 ReadError: ", "404 ", "429 Too Many Requests", "502 Bad Gateway"]
+    assert stack_losses.stream_fates(sent) == {"streams": 6, "streams_cut": 1, "streams_refused": 3}
     with pytest.raises(CourseError, match="no request was answered"):
         stack_losses.fates(sent[2:])
 
