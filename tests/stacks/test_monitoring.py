@@ -137,7 +137,7 @@ def test_a_runbook_is_whole_and_its_links_hold(alert: str) -> None:
 
 def test_inhibition_names_alerts_and_labels_that_exist() -> None:
     jobs = {job["job_name"] for job in yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())["scrape_configs"]}
-    known = {"alertname": set(ALERTS), "job": jobs, "dependency": {"chroma", "inference", "cache"}}
+    known = {"alertname": set(ALERTS), "job": jobs, "dependency": {"chroma", "inference"}}
     for rule in yaml.safe_load((PROMETHEUS / "alertmanager.yaml").read_text())["inhibit_rules"]:
         for matcher in rule["source_matchers"] + rule["target_matchers"]:
             label, values = re.fullmatch(r'(\w+) =~? "?([^"]+)"?', matcher).groups()  # type: ignore[union-attr]
