@@ -227,9 +227,11 @@ def build(
 @app.command()
 def stack(
     env: Annotated[bool, typer.Option("--env", help="Only write an env file, for `docker compose` by hand.")] = False,
-    production: Annotated[bool, typer.Option(help="The profile production instead of development.")] = False,
+    production: Annotated[
+        bool, typer.Option(help="Production instead of development: docker/stack/.env.production.")
+    ] = False,
     gpu: Annotated[bool, typer.Option(help="Lay compose.gpu.yaml over it.")] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="How many inference servers.")] = 1,
+    replicas: Annotated[int | None, typer.Option(min=1, help="How many inference servers: 1, in production 2.")] = None,
 ) -> None:
     """Starts the RAG stack of lab 4.4.2, says where it answers, and takes it down at Ctrl-C.
 
@@ -241,12 +243,13 @@ def stack(
     from course_lib.stacks.gpu import OVERRIDE
 
     show_commands()
+    values = stacks.env_values(production=production) | ({"INFERENCE_REPLICAS": str(replicas)} if replicas else {})
     found = stacks.course_stack(
         images.stack_variables(),
         short="by-hand" if env else "shell",
-        profiles=("production",) if production else ("development",),
+        profiles=(values.pop("COMPOSE_PROFILES"),),
         overrides=(OVERRIDE,) if gpu else (),
-        variables={"INFERENCE_REPLICAS": str(replicas)},
+        variables=values,
     )
     if env:
         file = stacks.by_hand(found)

@@ -19,6 +19,13 @@ from course_lib.stacks.stack import Stack
 _PORTS = ("HTTPS_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "TRACES_PORT", "CHROMA_PORT")
 
 
+def env_values(*, production: bool = False) -> dict[str, str]:
+    """The variables of docker/stack/.env, and in production those of .env.production over them, as Compose reads the two."""
+    files = [STACK / ".env", *([STACK / ".env.production"] if production else [])]
+    lines = [line for file in files for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
 def built_variables(images: Mapping[str, str]) -> dict[str, str]:
     """The variables of all images that a Compose file may use, each one built or pulled if it is not here yet.
 

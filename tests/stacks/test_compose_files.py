@@ -7,12 +7,15 @@ import os
 import re
 import tomllib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from course_lib import shell, stacks
+from course_lib.cli.commands import app
 from course_lib.settings import CHECKOUT
 
 pytestmark = pytest.mark.docker
@@ -152,3 +155,13 @@ def test_the_shell_wins_then_the_last_env_file(
     merged = stacks.merged([STACK / "compose.yaml"], given, env_files=[STACK / name for name in env_files])
     assert merged["services"]["inference"]["deploy"]["replicas"] == replicas
     assert ("backup" in merged["services"]) == (env_files[-1] == ".env.production")
+
+
+def test_the_command_starts_production_with_what_the_file_changes(stack_images: dict[str, str], own_work: Path) -> None:
+    changed = {"LOG_LEVEL": "warning", "METRICS_RETENTION": "15d", "COMPOSE_PROFILES": "production"}
+    for options, replicas in ((["--production"], "2"), (["--production", "--replicas=3"], "3")):
+        said = CliRunner().invoke(app, ["stack", "--env", *options])
+        assert said.exit_code == 0, said.output
+        lines = (own_work / "work" / "stack" / "by-hand" / ".env").read_text().splitlines()
+        written = {key: value.strip("'") for key, value in (line.split("=", 1) for line in lines)}
+        assert changed.items() <= written.items() and written["INFERENCE_REPLICAS"] == replicas

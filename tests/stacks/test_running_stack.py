@@ -138,9 +138,9 @@ def test_an_alert_that_does_not_fire_says_what_does(course_stack: Stack) -> None
 def test_a_second_stack_in_production_lives_beside_the_first(course_stack: Stack, stack_images: dict[str, str]) -> None:
     """Neither sees the other's documents, takes the other's keys, or ends with it; and production differs where it says so."""
     before = objects(course_stack)
-    production = stacks.course_stack(
-        stack_images, short="shared-2", profiles=("production",), variables={"BACKUP_SECONDS": "2"}
-    )
+    values = stacks.env_values(production=True) | {"BACKUP_SECONDS": "2"}
+    profile = values.pop("COMPOSE_PROFILES")
+    production = stacks.course_stack(stack_images, short="shared-2", profiles=(profile,), variables=values)
 
     def kept() -> None:
         if ".jsonl.gz" not in (found := production.execute("backup", "ls", "/backups").output):
@@ -148,6 +148,7 @@ def test_a_second_stack_in_production_lives_beside_the_first(course_stack: Stack
 
     with stacks.running(production) as second:
         assert {one.service for one in second.states()} == ALWAYS | {"backup"}, "no door to the database"
+        assert sum(one.service == "inference" for one in second.states()) == 2
         assert second.url != course_stack.url and second.key != course_stack.key
         assert second.rag.documents() == {} and course_stack.rag.documents()
         trusts_the_first = ssl.create_default_context(cafile=str(course_stack.ca))
