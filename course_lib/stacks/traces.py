@@ -14,7 +14,12 @@ from course_lib.stacks.stack import Stack
 
 
 def trace(
-    stack: Stack, trace_id: str, *, services: tuple[str, ...] = ("proxy", "rag", "inference"), timeout: float = 20
+    stack: Stack,
+    trace_id: str,
+    *,
+    services: tuple[str, ...] = ("proxy", "rag", "inference"),
+    asked: tuple[str, ...] = ("chroma",),
+    timeout: float = 20,
 ) -> pd.DataFrame:
     """The spans of a trace, as a data frame: service, name, start and duration in milliseconds, in order.
 
@@ -22,6 +27,7 @@ def trace(
 
     Args:
         services: those that have to have spans in it.
+        asked: those that send none for it, and have to be seen from outside: by a span of who asked them.
 
     Raises:
         CourseError: the trace did not get whole in time.
@@ -38,6 +44,9 @@ def trace(
         spans: list[dict[str, Any]] = answer.raise_for_status().json()["spans"]
         if missing := set(services) - {span["service"] for span in spans}:
             raise waits.NotYet(f"no span of {', '.join(sorted(missing))} yet")
+        peers = {span["attributes"].get("peer.service") for span in spans if span["kind"] == "client"}
+        if missing := set(asked) - peers:
+            raise waits.NotYet(f"no span of a question to {', '.join(sorted(missing))} yet")
         return spans
 
     spans = waits.until(
@@ -45,7 +54,7 @@ def trace(
         do="`stack.logs('traces')` and the services' own logs say whether spans were sent.",
     )  # fmt: skip
     record(
-        "stack.trace", "otlp", trace_id, spans=len(spans), services=sorted({span["service"] for span in spans}),
+        "stack.trace", "otlp", trace_id, spans=len(spans), services=sorted({span["service"] for span in spans}), asked=asked,
         milliseconds=round(max(span["start_ms"] + span["duration_ms"] for span in spans), 1),
     )  # fmt: skip
     return pd.DataFrame(spans)

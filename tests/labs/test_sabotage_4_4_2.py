@@ -303,3 +303,17 @@ def test_6_traces_that_get_lost(stack: Stack, tmp_path: Path, impatient: None) -
             f'process_start_time_seconds{{job="rag"}} > {began}'
         )  # and not the last one's count
         require_failed("4.4.2.6", tampered, "for the spans of trace", "no span of rag")
+
+
+def test_6_a_trace_without_the_database(stack: Stack, tmp_path: Path, impatient: None) -> None:
+    """The passages come from Chroma as ever, and the trace does not say so."""
+    where = stack.execute("rag", "python3", "-c", "from rag_service import search; print(search.__file__)").output
+    seen, unseen = 'with stages.stage("search", "chroma"):', "if True:"
+    text = stack.execute("rag", "cat", where).stdout
+    assert text.count(seen) == 1
+    file = tmp_path / "search.py"
+    file.write_text(text.replace(seen, unseen))
+    began = time.time()
+    with laid_over(stack, tmp_path, f"services: {{ rag: {{ volumes: ['{file}:{where}:ro'] }} }}") as tampered:
+        tampered.prometheus.wait_for(f'process_start_time_seconds{{job="rag"}} > {began}')
+        require_failed("4.4.2.6", tampered, "for the spans of trace", "no span of a question to chroma")
