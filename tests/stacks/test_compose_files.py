@@ -139,6 +139,22 @@ def test_gpu_reservations_by_driver_or_by_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("combination", "file"),
+    [
+        ("compose debian", "rules/limits.yaml"),
+        ("compose gpu", "limits.gpu.yaml"),
+        ("compose gpu cdi", "limits.gpu.yaml"),
+    ],
+)
+def test_prometheus_reads_the_limits_that_hold(combination: str, file: str) -> None:
+    """The mount that goes deepest is the one that is seen."""
+    mounts = {one["target"]: one["source"] for one in config(combination, "")["services"]["prometheus"]["volumes"]}
+    target = "/etc/prometheus/rules/limits.yaml"
+    under = mounts["/etc/prometheus/rules"] + "/limits.yaml"
+    assert mounts.get(target, under) == str(STACK / "prometheus" / file)
+
+
+@pytest.mark.parametrize(
     ("env_files", "shell_says", "replicas"),
     [
         ((os.devnull,), {}, 1),

@@ -236,13 +236,18 @@ def test_a_runbooks_queries_ask_for_what_exists(alert: str, rag_metrics: dict[st
         assert metrics_in(query) <= set(rules("record")) | OWN_METRICS | set(rag_metrics), query
 
 
-def test_memory_limits_are_those_of_the_compose_file() -> None:
-    compose = STACK / "compose.yaml"
-    limits = re.findall(r"vector\((\d+)\)\s+labels: \{job: (\w+)\}", (PROMETHEUS / "rules/limits.yaml").read_text())
-    services = yaml.safe_load(compose.read_text())["services"]
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [("rules/limits.yaml", ["compose.yaml"]), ("limits.gpu.yaml", ["compose.yaml", "compose.gpu.yaml"])],
+)
+def test_memory_limits_are_those_of_the_compose_files(file: str, names: list[str]) -> None:
+    limits = re.findall(r"vector\((\d+)\)\s+labels: \{job: (\w+)\}", (PROMETHEUS / file).read_text())
+    assert [service for _, service in limits] == ["inference", "rag"]
+    files = [yaml.safe_load((STACK / name).read_text())["services"] for name in names]
     units = {"k": 2**10, "m": 2**20, "g": 2**30}
     for size, service in limits:
-        text = str(services[service]["deploy"]["resources"]["limits"]["memory"])
+        last = [services[service] for services in files if "deploy" in services.get(service, {})][-1]
+        text = str(last["deploy"]["resources"]["limits"]["memory"])
         text = re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", text).lower().removesuffix("b")
         assert int(size) == int(float(text.rstrip("kmg")) * units.get(text[-1], 1)), service
 
