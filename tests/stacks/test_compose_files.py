@@ -114,6 +114,14 @@ def test_the_database_is_on_the_back_network_alone_and_that_has_no_way_out() -> 
     assert [name for name, what in merged["services"].items() if "desk" in what.get("networks", {})] == ["database-door"]
 
 
+def test_a_restore_asks_the_embedder_that_rag_asks() -> None:
+    given = {"EMBEDDINGS_URL": "http://ollama:11434/v1", "EMBEDDINGS_MODEL": "all-minilm"}
+    more = {"INFERENCE_IMAGE": "inference-server:1", "COMPOSE_PROFILES": "production"}
+    services = stacks.merged([STACK / "compose.yaml"], given | more, env_files=[os.devnull])["services"]
+    asked = services["backup"]["environment"]
+    assert given.items() <= asked.items() <= services["rag"]["environment"].items()
+
+
 @pytest.mark.parametrize("file", sorted(STACK.glob("compose*.yaml")), ids=lambda p: p.name)
 def test_a_file_has_no_version(file: Any) -> None:
     """Compose has ignored it for years, and warns."""

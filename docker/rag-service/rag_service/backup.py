@@ -47,7 +47,7 @@ def restore(settings: Settings, file: Path) -> str:
 
     Raises:
         RequestError: Chroma or the inference server gives no answer.
-        StartError: the file is damaged, or is of an embedder with vectors of another size; nothing was changed.
+        StartError: the file is damaged, or is of another embedder; nothing was changed.
     """
     header, rows = read(file)
     return _with_services(settings, lambda chroma, inference: _restore(chroma, inference, settings, header, rows))
