@@ -138,7 +138,7 @@ def test_an_alert_that_does_not_fire_says_what_does(course_stack: Stack) -> None
 def test_a_second_stack_in_production_lives_beside_the_first(course_stack: Stack, stack_images: dict[str, str]) -> None:
     """Neither sees the other's documents, takes the other's keys, or ends with it; and production differs where it says so."""
     before = objects(course_stack)
-    values = stacks.env_values(production=True) | {"BACKUP_SECONDS": "2"}
+    values = stacks.env_values(production=True) | {"BACKUP_SECONDS": "5"}
     profile = values.pop("COMPOSE_PROFILES")
     production = stacks.course_stack(stack_images, short="shared-2", profiles=(profile,), variables=values)
 
@@ -150,6 +150,8 @@ def test_a_second_stack_in_production_lives_beside_the_first(course_stack: Stack
         assert {one.service for one in second.states()} == ALWAYS | {"backup"}, "no door to the database"
         assert sum(one.service == "inference" for one in second.states()) == 2
         assert second.url != course_stack.url and second.key != course_stack.key
+        (keeper,) = [one for one in second.states() if one.service == "backup"]
+        assert keeper.health == "healthy", "though there is nothing to copy yet"
         assert second.rag.documents() == {} and course_stack.rag.documents()
         trusts_the_first = ssl.create_default_context(cafile=str(course_stack.ca))
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from rag_service import logs
 from rag_service.chroma import Chroma, Row
 from rag_service.errors import RequestError, StartError, nothing_ingested
+from rag_service.health import NOTHING_TO_COPY
 from rag_service.inference import Inference, size_of
 from rag_service.metrics import Metrics
 from rag_service.settings import Settings
@@ -67,13 +68,27 @@ def keep_up(settings: Settings, folder: Path, seconds: float, keep: int) -> int:
     while not over.is_set():
         file = folder / f"{settings.collection}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.jsonl.gz"
         try:
-            log.info("backup", extra={"fields": {"file": file.name, "result": write(settings, file)}})
+            log.info("backup", extra={"fields": {"file": file.name, "result": _round(settings, file)}})
             for old in sorted(each for each in folder.iterdir() if name.fullmatch(each.name))[:-keep]:
                 old.unlink()
         except (StartError, RequestError, OSError) as error:  # the next one may go well
             log.error("no backup", extra={"fields": {"file": file.name, "reason": str(error)}})
         over.wait(seconds)
     return 0
+
+
+def _round(settings: Settings, file: Path) -> str:
+    """Write a backup, or where there are no documents a mark that says so to the probe; return a sentence."""
+    mark = file.with_name(NOTHING_TO_COPY)
+    try:
+        said = write(settings, file)
+        mark.unlink(missing_ok=True)
+    except RequestError as error:
+        if error.code != "nothing_ingested":
+            raise
+        mark.touch()
+        said = error.message
+    return said
 
 
 def read(file: Path) -> tuple[dict[str, Any], list[Row]]:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 TIMEOUT_SECONDS = 3.0
+#: A file beside the backups, as old as the last round that found no documents to copy.
+NOTHING_TO_COPY = "nothing-to-copy"
 
 
 def probe(path: str) -> int:
@@ -33,9 +35,13 @@ def probe(path: str) -> int:
 
 
 def probe_backups(folder: Path, seconds: float) -> int:
-    """Print one line on the newest backup in a folder; return 0 when it is not older than two rounds of ``seconds``, else 1."""
+    """Print one line on the newest backup in a folder; return 0 when it is not older than two rounds of ``seconds``, else 1.
+
+    A round that found nothing to copy counts as one: a stack may be new.
+    """
     try:
-        newest = max((file.stat().st_mtime, file.name) for file in folder.glob("*.jsonl.gz"))
+        files = (*folder.glob("*.jsonl.gz"), *folder.glob(NOTHING_TO_COPY))
+        newest = max((file.stat().st_mtime, file.name) for file in files)
     except ValueError:
         print(f"unhealthy: {folder} has no backup yet")
         return 1

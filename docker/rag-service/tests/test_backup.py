@@ -214,12 +214,37 @@ def test_a_backup_every_second_keeps_the_newest(fresh: Rag, tmp_path: Path) -> N
     assert run("restore", str(tmp_path / left[-1]), **fresh.settings).returncode == 0
 
 
-def test_the_probe_of_the_backups(tmp_path: Path) -> None:
-    def probe(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "rag_service.health", *arguments]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
-        return done.returncode, done.stdout
+def probe(*arguments: str) -> tuple[int, str]:
+    """The exit code of a health probe, and its line."""
+    command = [sys.executable, "-m", "rag_service.health", *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout
 
+
+def test_before_there_is_anything_to_copy_the_keeper_is_well(fresh: Rag, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rag_service", "backup", "--every", "1", "--keep", "2", str(tmp_path)]
+    keeper = subprocess.Popen(command, env=environment(**fresh.settings), stdout=subprocess.PIPE, text=True)
+    mark = tmp_path / "nothing-to-copy"
+    try:
+        wait_for(mark.exists)
+        code, line = probe("--backups", str(tmp_path), "60")
+        assert (code, line.startswith("healthy: nothing-to-copy is ")) == (0, True)
+        fresh.add("a.md", VOLUMES)
+        wait_for(lambda: any(tmp_path.glob("*.jsonl.gz")) and not mark.exists())
+    finally:
+        keeper.terminate()
+        output = keeper.communicate(timeout=20)[0]
+    first, *_, last = (json.loads(line) for line in output.splitlines())
+    assert first["message"] == last["message"] == "backup"
+    assert "no documents" in first["result"] and "passages of 1 documents" in last["result"]
+    old = time.time() - 100
+    mark.touch()
+    for file in tmp_path.iterdir():
+        os.utime(file, (old, old))
+    assert probe("--backups", str(tmp_path), "40")[0] == 1
+
+
+def test_the_probe_of_the_backups(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert probe("--backups", folder, "60") == (1, f"unhealthy: {folder} has no backup yet\n")
     for name, age in (("course-1.jsonl.gz", 90), ("course-2.jsonl.gz", 10_000), ("notes.txt", 0)):
