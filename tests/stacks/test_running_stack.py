@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,6 +15,7 @@ import pytest
 from course_lib import shell, stacks, waits
 from course_lib.errors import CourseError
 from course_lib.exercises import stack_scenes
+from course_lib.settings import CHECKOUT
 from course_lib.stacks import Stack
 from tests.stacks.conftest import objects
 
@@ -171,3 +175,25 @@ def test_a_service_crashes_and_comes_back(course_stack: Stack) -> None:
     course_stack.crash("rag")
     course_stack.wait_healthy()
     assert started(course_stack, "rag") != before
+
+
+def test_a_learners_own_model_is_served_and_can_not_be_written_to(course_stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    model = folder / "mine" / "1"
+    shutil.copytree(CHECKOUT / "docker" / "inference-server" / "models" / "digits" / "1", model)
+    card = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps(card | {"name": "mine"}))
+    folder.chmod(0o777)  # only the mount forbids it
+    values = {**course_stack.project.variables, "MODEL_FOLDER": str(folder), "MODEL_PATH": "/models/own"}
+    own = Stack(replace(course_stack.project, variables=values))
+    try:
+        own.up(services=("inference",))
+        with own.http() as http:
+            listed = http.get("/models").json()["models"]
+            answer = http.post("/predict", json={"model": "mine", "inputs": [0.0] * 64})
+        assert [one["name"] for one in listed] == ["mine"]
+        assert answer.status_code == 200 and answer.headers["X-Model-Name"] == "mine"
+        written = own.execute("inference", "touch", "/models/own/written", check=False)
+        assert "Read-only file system" in written.stderr and [one.name for one in folder.iterdir()] == ["mine"]
+    finally:
+        course_stack.up()
