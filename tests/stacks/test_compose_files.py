@@ -111,7 +111,9 @@ def test_the_database_is_on_the_back_network_alone_and_that_has_no_way_out() -> 
     assert beside == {"chroma", "rag", "blackbox", "database-door", "backup"}
     # It asks the database for whoever asks it: nobody but this machine may.
     assert set(merged["services"]["database-door"]["networks"]) == {"back", "desk"}
-    assert [name for name, what in merged["services"].items() if "desk" in what.get("networks", {})] == ["database-door"]
+    assert [name for name, what in merged["services"].items() if "desk" in what.get("networks", {})] == [
+        "database-door"
+    ]
 
 
 def test_a_restore_asks_the_embedder_that_rag_asks() -> None:
