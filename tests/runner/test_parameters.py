@@ -7,20 +7,20 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_lib import cli
+from course_lib.cli import commands
 from course_lib.errors import CourseError
 from course_lib.runner import execute, plan
 
 
 def test_whole_numbers_are_numbers_and_the_rest_is_text() -> None:
-    said = cli._parameters(["load_requests=50", "low=-1", "name=a=b", "empty="])
+    said = commands._parameters(["load_requests=50", "low=-1", "name=a=b", "empty="])
     assert said == {"load_requests": 50, "low": -1, "name": "a=b", "empty": ""}
 
 
 @pytest.mark.parametrize("wrong", ["load_requests", "=3", "two words=3"])
 def test_what_is_no_pair_is_refused(wrong: str) -> None:
     with pytest.raises(CourseError, match="not NAME=VALUE"):
-        cli._parameters([wrong])
+        commands._parameters([wrong])
 
 
 def test_a_parameter_that_no_notebook_has_is_refused_with_those_there_are() -> None:
