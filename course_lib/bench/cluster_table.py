@@ -182,8 +182,7 @@ def _scaling_said(found: Found) -> str:
     scaler = found["autoscaler"]
     said = (
         f"{scaler['clusters']} fresh clusters of one node; in {scaler['within_limit']} of them a new pod was Ready within 45 s. "
-        f"{scaler['rate']:g} chats/s of {scaler['tokens']} tokens begin when the autoscaler has its first figures; metrics come every 10 s, and it "
-        "looks at them every 15 s."
+        f"{scaler['rate']:g} chats/s of {scaler['tokens']} tokens begin when the autoscaler has its first figures."
     )
     silent = [run["said"] for run in scaler["runs"] if run["said"]]
     return said + (f" Where nothing happened: {'; '.join(silent)}" if silent else "")

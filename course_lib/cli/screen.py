@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -32,11 +30,3 @@ def print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str
     for line in lines:
         table.add_row(*line)
     console.print(table)
-
-
-def report(figures: dict[str, object], as_json: Path | None) -> None:
-    """Figures, a line each, and in a file where one is named."""
-    for name, value in figures.items():
-        console.print(f"{name}: {value}", highlight=False)
-    if as_json:
-        as_json.write_text(json.dumps(figures, indent=2) + "\n")

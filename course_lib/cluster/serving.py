@@ -22,6 +22,7 @@ PORT = 8080
 #: The image's name in the manifests; an overlay says which one it is.
 IMAGE = "inference-server:local"
 _REQUESTS = "http_requests_total"
+_NOBODY = "Is a pod ready, and does the Service find it? `kubectl get endpoints` lists who it sends to."
 
 
 def make_key(deployer: Deployer) -> None:
@@ -103,8 +104,7 @@ def wait_for_service(address: str, *, timeout: float = 30) -> None:
         except httpx.HTTPError as error:
             raise waits.NotYet(str(error) or type(error).__name__) from None
 
-    do = "Is a pod ready, and does the Service find it? `kubectl get endpoints` lists who it sends to."
-    waits.until(probe, what=f"an answer at {address}", timeout=timeout, every=0.2, do=do)
+    waits.until(probe, what=f"an answer at {address}", timeout=timeout, every=0.2, do=_NOBODY)
 
 
 def predict(address: str, row: Sequence[float], with_headers: dict[str, str], *, timeout: float = 10) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def predict(address: str, row: Sequence[float], with_headers: dict[str, str], *,
     except httpx.HTTPError as error:
         raise CourseError(
             f"{address} does not answer", why=str(error) or type(error).__name__,
-            do="Is a pod ready, and does the Service find it? `kubectl get endpoints` lists who it sends to.",
+            do=_NOBODY,
         ) from None  # fmt: skip
     if answer.status_code != 200:
         raise CourseError(f"{address} answered {answer.status_code}", why=answer.text[:300])

@@ -133,6 +133,15 @@ def test_an_alert_that_does_not_exist_says_which_do(course_stack: Stack) -> None
     assert "VectorDatabaseDown" in failed.value.do
 
 
+def test_a_network_that_was_taken_away_is_told_from_a_database_that_is_down(course_stack: Stack) -> None:
+    stacks.wait_resolved(course_stack, "VectorDatabaseDown")
+    with stack_scenes.disconnected(course_stack, "rag", "back"):
+        stacks.wait_firing(course_stack, "RagDependencyDown")
+        assert "VectorDatabaseDown" not in {one["labels"]["alertname"] for one in course_stack.alerts()}
+    course_stack.wait_healthy()
+    stacks.wait_resolved(course_stack, "RagDependencyDown")
+
+
 def test_an_alert_that_does_not_fire_says_what_does(course_stack: Stack) -> None:
     with pytest.raises(waits.WaitTimeout, match="the alert ProxyDown to fire") as failed:
         stacks.wait_firing(course_stack, "ProxyDown", timeout=1)
