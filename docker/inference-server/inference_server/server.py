@@ -127,7 +127,8 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
                 # What was made until now stays. Garbage collection that walks through all of it stops every answer for 20 ms.
                 gc.collect()
                 gc.freeze()
-                self.loop.call_soon_threadsafe(self.loaded, registry, reloader, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                self.soon(lambda: self.loaded(registry, reloader, seconds))
 
         def loaded(self, registry: Registry, reloader: Reloader, seconds: float) -> None:
             serving.loaded = registry

@@ -245,6 +245,34 @@ def test_a_long_prompt_is_read_in_between_steps() -> None:
     alone.close()
 
 
+@pytest.mark.parametrize("instances", [1, 2])
+def test_more_long_prompts_than_slots(instances: int) -> None:
+    """Long and short ones, some to be answered twice and some left in the middle: nobody runs in a slot that is another's."""
+    made = build(slots=4, endless=True, instances=instances, prefix_cache_mb=0)
+    alone = build(slots=1, endless=True, prefix_cache_mb=0)
+    prompts = [f"{number}. " + "What is an image? " * (24 * (number % 3)) + QUESTIONS[number % 12] for number in range(36)]
+    sampling = Sampling(max_tokens=6)
+
+    async def one(number: int) -> list[str]:
+        texts = ["", ""]
+        twice = replace(sampling, n=2 if number % 5 == 0 else 1)
+        async with aclosing(await made.generate([[{"role": "user", "content": prompts[number]}]], twice)) as deltas:
+            async for delta in deltas:
+                texts[delta.index] += delta.text
+                if number % 7 == 0:
+                    return []
+        return texts[: twice.n]
+
+    async def crowd() -> list[list[str]]:
+        return await asyncio.gather(*(one(number) for number in range(len(prompts))))
+
+    for prompt, texts in zip(prompts, asyncio.run(crowd()), strict=True):
+        assert set(texts) <= {ask(alone, prompt, sampling)[0]}
+    wait_for(lambda: made.vitals().running == 0, 5)
+    made.close()
+    alone.close()
+
+
 def test_leaving_while_a_long_prompt_is_read_frees_its_slot() -> None:
     made = build(slots=2, endless=True)
     reading, go, real = threading.Event(), threading.Event(), made.instances[0].model.prefill

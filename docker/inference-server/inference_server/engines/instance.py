@@ -72,7 +72,7 @@ class Instance(EngineLoop):
         self.running: list[Sequence] = []
         self._eos = eos
         self._queue = queue
-        self._reading: list[Sequence] = []  # long prompts, in the last slots, which nobody runs in yet
+        self._reading: list[Sequence] = []  # long prompts, read one after the other in the last slot; each keeps a slot free to run in
         self._prefixes = prefixes
         self._loads = loads
         self._number = len(loads)
@@ -111,7 +111,7 @@ class Instance(EngineLoop):
                 continue
             sequence.cached, sequence.state = self._prefixes.find(sequence.owner, sequence.ids)
             short = len(sequence.ids) - sequence.cached <= self.model.chunk
-            sequence.slot = len(self.running) if short else self._room() - 1
+            sequence.slot = len(self.running) if short else self.model.slots - 1
             if not short:
                 self._reading.append(sequence)
             elif (logits := self._read(sequence)) is not None:
@@ -120,7 +120,7 @@ class Instance(EngineLoop):
     def _next(self) -> Sequence | None:
         """Who is next, if there is room and the turn is this instance's."""
         self._loads[self._number] = self.busy
-        if not self._queue or len(self.running) == self._room() or not self._first_choice():
+        if not self._queue or len(self.running) >= self._room() or not self._first_choice():
             return None
         with self.wake:
             sequence = self._queue.pop()
@@ -136,8 +136,8 @@ class Instance(EngineLoop):
         return mine == min(self._loads) and not (mine == 0 and 0 in self._loads[: self._number])
 
     def _room(self) -> int:
-        """The slots below this one are for sequences that run."""
-        return min(sequence.slot for sequence in self._reading) if self._reading else self.model.slots
+        """How many sequences may run: a slot is left for each prompt that is read."""
+        return self.model.slots - len(self._reading)
 
     def _read_on(self) -> None:
         if not self._reading:
@@ -187,7 +187,7 @@ class Instance(EngineLoop):
 
     def _sibling(self, sequence: Sequence) -> Sequence | None:
         """The next answer to the same prompt, which needs no prefill of its own, while there is a slot for it."""
-        if sequence.job.sampling.n == 1 or len(self.running) == self._room():
+        if sequence.job.sampling.n == 1 or len(self.running) >= self._room():
             return None
         with self.wake:
             return self._queue.pop_after(sequence, lambda other: other.ids is sequence.ids)
