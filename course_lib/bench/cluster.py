@@ -1,6 +1,6 @@
 """`course bench cluster`: how long the cluster of lab 4.4.5 takes to start, to serve and to scale, and what users lose meanwhile.
 
-Half of the parts share one cluster; the others are about the beginning of clusters, and start their own. All of them take an hour,
+Some parts share one cluster; the others are about the beginning of clusters, and start their own. All of them take an hour,
 so parts can be measured one by one and put together: `--only` and `--json` for each, then `--from` for each file.
 """
 
@@ -19,6 +19,7 @@ import psutil
 from course_lib import shell
 from course_lib.bench import (
     cluster_accidents,
+    cluster_lab,
     cluster_pair,
     cluster_rollout,
     cluster_scaling,
@@ -89,6 +90,7 @@ OWN: Mapping[str, _Own] = {
     "autoscaler": lambda traces, plan, say: cluster_scaling.figures(traces, plan.clusters, say),
     "idle": lambda traces, plan, say: cluster_usage.figures(traces, plan.workers, plan.seconds, say),
     "side_by_side": lambda traces, plan, say: cluster_pair.figures(traces, say),
+    "lab": lambda traces, plan, say: cluster_lab.figures(traces, say),
 }
 ALL_PARTS = (*OWN, *SHARED)
 

@@ -66,6 +66,12 @@ def markdown(found: Found) -> str:
             f"{both['shared']}; {both['answering']} of 2 know their own name under a key that both have. When the second is gone, the "
             f"first is {'still Ready, with what was put into it' if both['stays'] else '**not Ready any more**'}.",
         ]
+    if lab := found["lab"]:
+        parts += [
+            "",
+            f"**The whole lab.** `make labs LAB=4.4.5` {lab['status']} in {lab['seconds']:.0f} s, {lab['steps_passed']} of 7 steps for "
+            "real, with the images there; its cluster's start and end are in it.",
+        ]
     return "\n".join(parts)
 
 

@@ -38,8 +38,8 @@ def stack_goals(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def cluster_goals(found: Mapping[str, Any]) -> dict[str, Any]:
     """Each goal of the cluster with what was reached; None where that part was not measured."""
-    parts = ("one_node", "three_nodes", "rollouts", "accidents", "autoscaler", "side_by_side")
-    one, three, rollouts, accidents, scaler, both = (found[part] or {} for part in parts)
+    parts = ("one_node", "three_nodes", "rollouts", "accidents", "autoscaler", "side_by_side", "lab")
+    one, three, rollouts, accidents, scaler, both, lab = (found[part] or {} for part in parts)
     return {
         "one node up from a present image, s": goal(one.get("up_s"), "<=", 60),
         "three nodes up, s": goal(three.get("up_s"), "<=", 60),
@@ -53,6 +53,8 @@ def cluster_goals(found: Mapping[str, Any]) -> dict[str, Any]:
         "fresh clusters that this was tried in": goal(scaler.get("clusters"), ">=", 10),
         "containers, networks, volumes, ports and files that two clusters share": goal(both.get("shared"), "<=", 0),
         "clusters of two that know their own name": goal(both.get("answering"), ">=", 2),
+        "steps of the whole lab that pass": goal(lab.get("steps_passed"), ">=", 7),
+        "the whole lab with its images there, s": goal(lab.get("seconds"), "<=", 600),
         "left behind by all of these": goal(len(found["left"]["objects"]), "<=", 0),
     }
 

@@ -101,17 +101,18 @@ def require_settings_in_use(deployer: Deployer, name: str) -> dict[str, str]:
 
 
 def require_answered_outside(
-    deployer: Deployer, name: str, address: str, row: Sequence[float], label: str
+    deployer: Deployer, name: str, address: str, row: Sequence[float], label: str, *, timeout: float = 30
 ) -> dict[str, object]:
     """From this machine, through the Service, a prediction comes back right, and a pod that the Service lists counted it.
 
     Args:
         label: the right answer.
+        timeout: seconds until somebody has to answer: the nodes follow a Service and its pods by a moment.
 
     Raises:
         CourseError: no answer, a wrong one, one without a key, or one that no pod has counted.
     """
-    serving.wait_for_service(address)
+    serving.wait_for_service(address, timeout=timeout)
     try:
         serving.predict(address, row, {})
     except CourseError as refused:

@@ -112,14 +112,18 @@ def dashboard(stack: Stack, *, minutes: float = 3) -> dict[str, tuple[pd.DataFra
     return found
 
 
-def flood(stack: Stack, chat: Mapping[str, Any], *, rate: float = 190) -> list[dict[str, object]]:
+def flood(stack: Stack, chat: Mapping[str, Any], *, rate: float = 50, cpus: float = 0.1) -> list[dict[str, object]]:
     """More requests than can be answered, until the alert QueueFilling fires; then what became of them, by status.
+
+    Meanwhile each replica has only so much of a CPU: whether a queue fills must depend neither on how fast the machine is, nor
+    on how much of it is left to who sends.
 
     Raises:
         CourseError: the alert did not fire, so the queue did not fill; or the stack did not recover.
     """
     with load(stack, chat, rate=rate) as running:
-        stack.prometheus.wait_for('ALERTS{alertname="QueueFilling", alertstate="firing"}', timeout=90)
+        with squeezed(stack, "inference", cpus):
+            stack.prometheus.wait_for('ALERTS{alertname="QueueFilling", alertstate="firing"}', timeout=90)
         waiting = stack.prometheus.value('max_over_time(job:inference_waiting_requests:sum{job="inference"}[1m])')
     words = {200: "answered", 429: "refused: come back later", 0: "no answer"}
     rows: list[dict[str, object]] = [
@@ -154,6 +158,21 @@ def disconnected(stack: Stack, service: str, network: str) -> Iterator[None]:
         yield
     finally:
         shell.run(["docker", "network", "connect", f"--alias={service}", name, container])
+
+
+@contextmanager
+def squeezed(stack: Stack, service: str, cpus: float) -> Iterator[None]:
+    """Each container of a service may use only so much of a CPU for the length of the block."""
+    containers = [one.container for one in stack.states() if one.service == service]
+    before = shell.run(
+        ["docker", "inspect", "--format={{.HostConfig.NanoCpus}}", *containers], show=False
+    ).output.split()
+    shell.run(["docker", "update", f"--cpus={cpus:g}", *containers])
+    try:
+        yield
+    finally:
+        for container, nano in zip(containers, before, strict=True):
+            shell.run(["docker", "update", f"--cpus={int(nano) / 1e9:g}", container])
 
 
 def precedence(references: Mapping[str, str]) -> list[dict[str, object]]:

@@ -83,6 +83,7 @@ def found() -> dict[str, Any]:
             "programs": used("kube-apiserver", "etcd", "others"),
         },
         "side_by_side": {"answering": 2, "shared": 0, "shared_names": [], "objects": [7, 8], "stays": True},
+        "lab": {"seconds": 432.1, "status": "passed", "steps_passed": 7},
         "rollouts": rolled(way) | {"controls": [rolled(other) for other in others]},
         "accidents": {**accidents, "replicas": 3},
         "left": {"clusters": 22, "objects": []},
@@ -146,6 +147,7 @@ def test_the_section_has_every_part_and_its_figures(found: dict[str, Any], tmp_p
     assert f"| **up** | {found['one_node']['up_s']:.1f} | {found['three_nodes']['up_s']:.1f} |" in text
     for row in (found["rollouts"], *found["rollouts"]["controls"]):
         assert f"| {row['way']} | {row['requests']:,} | {row['rate']:.1f} | {row['lost']:,} |" in text
+    assert "passed in 432 s, 7 of 7 steps" in text
     assert found["revision"] in text and found["machine"]["cpu"] in text
 
 
