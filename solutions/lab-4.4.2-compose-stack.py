@@ -460,8 +460,9 @@ stacks.wait_resolved(stack, "RagDependencyDown")
 print(exercises.what_users_see(stack))
 
 # %% [markdown]
-# **Extension: a queue that fills.** A long answer takes a slot for a while; more users than slots, and they wait. What a server does then
-# is a choice: wait without end, or say *429, come back later* while it still can. Ours has a limit (`MAX_QUEUE`).
+# **Extension: a queue that fills.** Somebody sets a container's CPU limit by guess: a tenth of one. Nothing fails. But now each answer
+# takes a slot for longer; more users than slots, and they wait. What a server does then is a choice: wait without end, or say
+# *429, come back later* while it still can. Ours has a limit (`MAX_QUEUE`).
 
 # %% tags=["nbval-ignore-output"]
 stack.scale("inference", 1)

@@ -390,7 +390,7 @@ lab.check("right-size", right_size)
 
 # %% tags=["answer", "ex-right-size", "nbval-ignore-output"]
 def right_size(measured):
-    loaded = measured[measured["at"] >= 20]  # a row is the mean of the 15 s before it
+    loaded = measured[measured["at"] >= 20]  # a row is the mean of the seconds before it
     cores, size = loaded["cpu"].max(), loaded["memory"].max()
     return {
         "requests": {"cpu": f"{1.2 * cores * 1000:.0f}m", "memory": f"{1.2 * size / 2**20:.0f}Mi"},
