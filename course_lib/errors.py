@@ -16,6 +16,9 @@ class CourseError(Exception):
         do: what to do about it, an imperative sentence.
     """
 
+    #: Whether the same may well succeed a little later: who waits goes on then.
+    passing: bool = False
+
     def __init__(self, what: str, *, why: str = "", do: str = "") -> None:
         super().__init__(what)
         self.what, self.why, self.do = what, why, do

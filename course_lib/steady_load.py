@@ -76,7 +76,7 @@ class SteadyLoad:
         self._headers = dict(headers or {})
         self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         self._limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100 if keep_alive else 0)
-        self._stop = threading.Event()
+        self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._sent: list[Sent] = []
         self.started = 0.0
@@ -84,8 +84,8 @@ class SteadyLoad:
         self._seconds = 0.0
 
     def __enter__(self) -> SteadyLoad:
-        self.started = time.monotonic()
         self._thread.start()
+        self._ready.wait(30)
         return self
 
     def __exit__(self, *what: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -137,6 +137,8 @@ class SteadyLoad:
         ) as http:
             running: set[asyncio.Task[None]] = set()
             number = 0
+            self.started = time.monotonic()  # not before: a client takes a while to make
+            self._ready.set()
             while not self._stop.is_set():
                 due = self.started + number / self.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -30,8 +30,8 @@ def until(
 ) -> T:
     """Calls `probe` until it returns, and returns what it returned.
 
-    A probe raises `NotYet` while it has to be called again; any other exception ends the wait at once
-    (a container that has exited never gets healthy, so its probe says so instead of letting the clock run).
+    A probe raises `NotYet` while it has to be called again, as does an error that is `passing`; any other exception ends the wait
+    at once (a container that has exited never gets healthy, so its probe says so instead of letting the clock run).
 
     Args:
         what: what is waited for, as in "the container to be healthy".
@@ -48,7 +48,9 @@ def until(
     while True:
         try:
             return probe()
-        except NotYet as seen:
+        except (NotYet, CourseError) as seen:
+            if isinstance(seen, CourseError) and not seen.passing:
+                raise
             if time.monotonic() >= end:
                 why = "\n".join(part for part in (f"Last seen: {seen}", diagnose() if diagnose else "") if part)
                 raise WaitTimeout(f"waited {timeout:.0f} s for {what}", why=why, do=do) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from course_lib import waits
+from course_lib.cluster import ApiError
 
 
 def test_it_returns_what_the_probe_returned() -> None:
@@ -40,6 +41,21 @@ def test_running_out_says_what_was_seen_and_what_to_do() -> None:
 def test_another_exception_ends_the_wait_at_once() -> None:
     with pytest.raises(ValueError):
         waits.until(lambda: int("x"), what="it", timeout=60)
+
+
+def test_an_error_that_passes_is_waited_for_and_another_is_not() -> None:
+    answers = [
+        ApiError("etcd is busy", status=503),
+        ApiError("the server is away"),
+        ApiError("there is no pod", status=404),
+    ]
+
+    def probe() -> None:
+        raise answers.pop(0)
+
+    with pytest.raises(ApiError, match="there is no pod"):
+        waits.until(probe, what="it", timeout=60, every=0.01)
+    assert answers == []
 
 
 def test_several_waits_compose_and_name_the_first_that_is_missing() -> None:

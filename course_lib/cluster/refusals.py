@@ -19,11 +19,7 @@ class ApiError(CourseError):
     def __init__(self, what: str, *, why: str = "", do: str = "", status: int = 0) -> None:
         super().__init__(what, why=why, do=do)
         self.status = status
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same call may well succeed a little later: the server is away, overloaded, or starting."""
-        return self.status in (0, 429, 500, 502, 503, 504)
+        self.passing = status in (0, 429, 500, 502, 503, 504)  # the server is away, overloaded, or starting
 
 
 #: (status, what is said, what it means, what to do), most telling first. `{about}` is the object that was asked for.

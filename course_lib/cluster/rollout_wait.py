@@ -47,12 +47,7 @@ def wait(api: Api, namespace: str, name: str, *, timeout: float, live: display.L
     last: list[Rollout] = []
 
     def probe() -> Rollout:
-        try:
-            found = judge(look(api, namespace, name))
-        except ApiError as error:
-            if error.passing:
-                raise waits.NotYet(error.what) from None
-            raise
+        found = judge(look(api, namespace, name))
         last[:] = [found]
         live.draw_text(found.picture())
         if found.done:

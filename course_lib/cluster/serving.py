@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,11 +82,22 @@ def ask_many(deployer: Deployer, address: str, rows: Sequence[Sequence[float]], 
     Raises:
         CourseError: one was not answered with 200.
     """
-    before, key = counted(deployer), headers(deployer)
+    key = headers(deployer)
+    with suppress(waits.WaitTimeout):
+        waits.until(lambda: _known(deployer, address, rows[0], key), what="each pod to have answered", timeout=15)
+    before = counted(deployer)
     for number in range(count):
         predict(address, rows[number % len(rows)], key)
     after = counted(deployer)
     return Spread(count, {pod: value - before.get(pod, 0) for pod, value in after.items()})
+
+
+def _known(deployer: Deployer, address: str, row: Sequence[float], key: dict[str, str]) -> None:
+    """Some predictions; not yet, while a pod has answered none: the nodes know of a new one a moment after the Service lists it."""
+    for _ in range(10):
+        predict(address, row, key)
+    if idle := [pod for pod, value in counted(deployer).items() if not value]:
+        raise waits.NotYet(f"{', '.join(idle)} answered none")
 
 
 def wait_for_service(address: str, *, timeout: float = 30) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 
 from course_lib import waits
-from course_lib.cluster import ApiError, Cluster, Deployer, manifests, serving, usage
+from course_lib.cluster import Cluster, Deployer, manifests, serving, usage
 from course_lib.cluster.api import Object
 from course_lib.errors import CourseError
 from course_lib.exercises import cluster_checks as checks
@@ -139,12 +139,7 @@ def _measure(deployer: Deployer, address: str, *, rest: bool, rows: int) -> Meas
     seen: dict[datetime, usage.Usage] = {}
 
     def full(since: datetime, number: int) -> None:
-        try:
-            seen.update((one.measured, one) for one in deployer.used(serving.DEPLOYMENT).values())
-        except ApiError as error:  # the API server is busy, too, under load
-            if error.passing:
-                raise waits.NotYet(error.what) from None
-            raise
+        seen.update((one.measured, one) for one in deployer.used(serving.DEPLOYMENT).values())
         found = sum((one - since).total_seconds() >= FULL for one in seen)
         if found < number:
             raise waits.NotYet(f"{found} of {number} measurements")

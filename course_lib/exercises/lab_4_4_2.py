@@ -32,7 +32,7 @@ def see_it_fail() -> str:
     """Starts the stack of `never-healthy` as the colleague left it, and returns what that ended in."""
     stack = checks.own(STARTERS / LAB / "never-healthy" / "compose.yaml", "failing")
     try:
-        stack.up(timeout=60)
+        stack.up(timeout=120)
     except CourseError as error:
         return str(error)
     finally:

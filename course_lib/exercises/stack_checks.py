@@ -71,7 +71,7 @@ def up(stack: Stack, *, services: Sequence[str] = ()) -> Iterator[Stack]:
     """
     try:
         try:
-            stack.up(timeout=90, services=services)
+            stack.up(timeout=240, services=services)
         except CourseError as error:
             raise NotYet(
                 f"{error.what}\n{error.why}", expected="a stack whose services are all healthy", look=error.do
@@ -213,7 +213,7 @@ def require_survives(stack: Stack) -> None:
     """
     stack.down()
     try:
-        stack.up(timeout=90)
+        stack.up(timeout=240)
     except CourseError as error:
         raise NotYet(
             f"after `down`: {error.what}\n{error.why}", expected="a stack that starts again", look=error.do

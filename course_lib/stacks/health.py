@@ -48,6 +48,11 @@ class State:
         return self.status == "running" and self.health == "healthy" and not self.probe_failed
 
     @property
+    def sick(self) -> bool:
+        """Whether the last that its probe said is that it is not well."""
+        return self.health == "unhealthy" or (self.health == "healthy" and self.probe_failed)
+
+    @property
     def hopeless(self) -> bool:
         """Whether waiting alone won't make it well."""
         return self.status in ("exited", "dead") or self.health == "unhealthy" or self.restarts >= 3
@@ -133,18 +138,22 @@ def _ran_out_of_memory(container: str) -> bool:
 
 
 class _Chance:
-    """Who is unhealthy when the waiting begins gets one more probe: it may have been overloaded, or what it needs was away."""
+    """Who is unhealthy when the waiting begins, or was well and turns so, gets one more probe: it was overloaded, or what it
+    needs was away. A last probe that failed is looked at once more, too."""
 
     def __init__(self, found: list[State]) -> None:
-        self._probed = {one.container: one.probed for one in found if one.health == "unhealthy"}
+        self._probed = {one.container: one.probed for one in found if one.sick}
+        self._well = {one.container for one in found if one.well}
 
     def open(self, one: State) -> bool:
         """Whether a container is still to be probed again."""
-        return one.health == "unhealthy" and one.status == "running" and self._probed.get(one.container) == one.probed
+        if one.health == "unhealthy" and one.container in self._well:
+            self._probed.setdefault(one.container, one.probed)
+        return one.sick and one.status == "running" and self._probed.get(one.container) == one.probed
 
 
 def settle(project: Project, *, timeout: float = 15) -> list[State]:
-    """Waits until each container that is unhealthy now was probed once more; returns how all are then.
+    """Waits until each container that is sick now was probed once more; returns how all are then.
 
     Args:
         timeout: seconds; what is probed more seldom is left as it is.

@@ -50,10 +50,10 @@ def require_all_healthy(stack: Stack) -> list[health.State]:
     Raises:
         CourseError: one has none, or is not healthy.
     """
-    found = stack.states()
+    found = health.settle(stack.project)
     for service in stack.project.services:
         mine = [one for one in found if one.service == service]
-        sick = [one for one in mine if one.health != "healthy" or one.probe_failed]
+        sick = [one for one in mine if one.health != "healthy" or one.sick]
         if not mine:
             raise CourseError(f"service {service} has no container", do="Start the stack: `stack.up()`.")
         if any(one.health == "none" for one in mine):
