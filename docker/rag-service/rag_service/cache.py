@@ -1,4 +1,4 @@
-"""Answers in Redis. A Redis that is slow or away costs a quarter of a second at most, and never an answer."""
+"""Answers in Redis. A Redis that is slow or away costs CACHE_TIMEOUT_SECONDS at most, and never an answer."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,6 @@ from redis.exceptions import RedisError
 from rag_service.settings import Settings
 
 log = logging.getLogger("rag_service")
-SECONDS = 0.25
 FIELDS = {"answer", "answered_by", "grounded", "sources", "model"}  # of an answer
 MOST_BYTES = 1_048_576
 
@@ -26,7 +25,7 @@ class Cache:
     """Answers by a digest of all that they depend on; with an empty CACHE_URL it has nothing and counts nothing."""
 
     def __init__(self, settings: Settings, requests: Counter) -> None:
-        self._seconds = settings.cache_seconds
+        self._seconds, self._timeout = settings.cache_seconds, settings.cache_timeout_seconds
         self._requests = requests
         self._failing = False
         self._redis: Redis | None = None
@@ -45,7 +44,7 @@ class Cache:
             return None
         found = None
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self._timeout):
                 text = await self._redis.get(key)
             if text is not None:
                 found = json.loads(text)
@@ -66,7 +65,7 @@ class Cache:
         if len(text) > MOST_BYTES:
             return
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self._timeout):
                 await self._redis.set(key, text, ex=self._seconds)
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)

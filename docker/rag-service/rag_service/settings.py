@@ -59,6 +59,12 @@ class Settings(BaseModel):
     cache_url: str = Field("", description="Redis for answers, such as `redis://cache:6379/0`; empty: none.")
     cache_password_file: str = Field("", description="File with its password; read at every connection.")
     cache_seconds: int = Field(300, ge=1, le=31_536_000, description="How long an answer is kept there.")
+    cache_timeout_seconds: float = Field(
+        0.25,
+        ge=0.01,
+        le=5,
+        description="Longest wait for Redis, at each question; then the answer is made without it.",
+    )
     otel_exporter_otlp_endpoint: str = Field(
         "", description="OpenTelemetry collector that gets spans, by OTLP/HTTP; such as `http://traces:4318`."
     )

@@ -16,8 +16,9 @@ def redis(tmp_path: Path) -> Iterator[Process]:
         yield running
 
 
-def url(redis: Process) -> str:
-    return f"redis://127.0.0.1:{redis.port}/0"
+def use(redis: Process) -> dict[str, object]:
+    """The settings for it. It has five seconds: a busy machine may take more than a quarter of one."""
+    return {"CACHE_URL": f"redis://127.0.0.1:{redis.port}/0", "CACHE_TIMEOUT_SECONDS": 5}
 
 
 def looks(rag: Rag) -> dict[str, float]:
@@ -26,7 +27,7 @@ def looks(rag: Rag) -> dict[str, float]:
 
 
 def test_an_answer_is_found_again(chroma: Process, inference: Process, redis: Process) -> None:
-    with Rag(chroma, inference, CACHE_URL=url(redis), CACHE_SECONDS=60) as rag:
+    with Rag(chroma, inference, **use(redis), CACHE_SECONDS=60) as rag:
         rag.add("a.md", VOLUMES)
         first, again = rag.ask(QUESTION), rag.ask(QUESTION)
         assert (first["cached"], again["cached"]) == (False, True)
@@ -50,8 +51,8 @@ def test_an_answer_is_found_again(chroma: Process, inference: Process, redis: Pr
 
 def test_no_answer_outlives_its_documents(chroma: Process, inference: Process, redis: Process) -> None:
     with (
-        Rag(chroma, inference, CACHE_URL=url(redis)) as rag,
-        Rag(chroma, inference, CACHE_URL=url(redis), COLLECTION=rag.settings["COLLECTION"]) as other,
+        Rag(chroma, inference, **use(redis)) as rag,
+        Rag(chroma, inference, **use(redis), COLLECTION=rag.settings["COLLECTION"]) as other,
     ):
         rag.add("a.md", "# Volume\n\nA volume is storage that outlives a container.")
         assert "outlives" in rag.ask("What is a volume?")["answer"]
@@ -66,17 +67,17 @@ def test_no_answer_outlives_its_documents(chroma: Process, inference: Process, r
 def test_settings_that_change_an_answer_have_answers_of_their_own(
     chroma: Process, inference: Process, redis: Process
 ) -> None:
-    with Rag(chroma, inference, CACHE_URL=url(redis)) as rag:
+    with Rag(chroma, inference, **use(redis)) as rag:
         rag.add("a.md", VOLUMES)
         rag.ask(QUESTION)
         name = rag.settings["COLLECTION"]
     for setting in ({"ANSWER_TOKENS": 20}, {"VECTOR_WEIGHT": 0.5}, {"LEAST_SIMILARITY": 1}, {"CHAT_MODEL": "tutor:1"}):
-        with Rag(chroma, inference, CACHE_URL=url(redis), COLLECTION=name, **setting) as rag:
+        with Rag(chroma, inference, **use(redis), COLLECTION=name, **setting) as rag:
             assert rag.ask(QUESTION)["cached"] is False, setting
 
 
 def test_redis_is_away_silent_and_back(chroma: Process, inference: Process, redis: Process) -> None:
-    with Rag(chroma, inference, CACHE_URL=url(redis)) as rag:
+    with Rag(chroma, inference, **use(redis)) as rag:
         rag.add("a.md", VOLUMES)
         rag.ask(QUESTION)
         redis.stop()
@@ -89,7 +90,7 @@ def test_redis_is_away_silent_and_back(chroma: Process, inference: Process, redi
         try:
             answer = rag.ask(QUESTION)
             assert answer["cached"] is False
-            assert answer["seconds"]["total"] < 10  # not as long as Redis is silent
+            assert 4 < answer["seconds"]["total"] < 20  # its limit of time, and not as long as Redis is silent
         finally:
             redis.thaw()
         assert looks(rag)["error"] == 2
@@ -99,7 +100,7 @@ def test_redis_is_away_silent_and_back(chroma: Process, inference: Process, redi
 
 
 def test_what_is_no_answer_in_the_cache(chroma: Process, inference: Process, redis: Process) -> None:
-    with Rag(chroma, inference, CACHE_URL=url(redis)) as rag:
+    with Rag(chroma, inference, **use(redis)) as rag:
         rag.add("a.md", VOLUMES)
         rag.ask(QUESTION)
         store = Redis(port=redis.port)
@@ -114,12 +115,12 @@ def test_a_password_from_a_file(chroma: Process, inference: Process, tmp_path: P
     password = tmp_path / "password"
     password.write_text("open sesame\n")
     with make_redis(tmp_path, "--requirepass", "open sesame") as guarded:
-        with Rag(chroma, inference, CACHE_URL=url(guarded), CACHE_PASSWORD_FILE=password) as rag:
+        with Rag(chroma, inference, **use(guarded), CACHE_PASSWORD_FILE=password) as rag:
             rag.add("a.md", VOLUMES)
             assert [rag.ask(QUESTION)["cached"] for _ in range(2)] == [False, True]
         password.write_text("wrong\n")
         for given in ({"CACHE_PASSWORD_FILE": password}, {"CACHE_PASSWORD_FILE": tmp_path / "nothing"}, {}):
-            with Rag(chroma, inference, CACHE_URL=url(guarded), **given) as rag:
+            with Rag(chroma, inference, **use(guarded), **given) as rag:
                 rag.add("a.md", VOLUMES)
                 assert rag.ask(QUESTION)["grounded"] is True
                 assert looks(rag) == {"hit": 0, "miss": 0, "error": 1}
