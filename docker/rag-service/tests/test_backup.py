@@ -247,12 +247,12 @@ def test_before_there_is_anything_to_copy_the_keeper_is_well(fresh: Rag, tmp_pat
 def test_the_probe_of_the_backups(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert probe("--backups", folder, "60") == (1, f"unhealthy: {folder} has no backup yet\n")
-    for name, age in (("course-1.jsonl.gz", 90), ("course-2.jsonl.gz", 10_000), ("notes.txt", 0)):
+    for name, age in (("course-1.jsonl.gz", 900), ("course-2.jsonl.gz", 10_000), ("notes.txt", 0)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    code, line = probe("--backups", folder, "60")
+    code, line = probe("--backups", folder, "600")
     assert (code, line.startswith("healthy: course-1.jsonl.gz is 9")) == (0, True)
-    code, line = probe("--backups", folder, "40")
+    code, line = probe("--backups", folder, "400")
     assert (code, line.startswith("unhealthy: course-1.jsonl.gz is 9")) == (1, True)
     for wrong in (("--backups", folder), ("--backups", folder, "often"), ("--backup",)):
         assert probe(*wrong) == (1, "unhealthy: write [--ready | --backups FOLDER SECONDS]\n")
