@@ -35,10 +35,12 @@ def test_a_client_that_does_not_know_the_authority_is_refused(course_stack: Stac
         httpx.get(f"{course_stack.url}/healthz", trust_env=False)
 
 
-def connected(stack: Stack, name: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+def connected(
+    stack: Stack, name: str = "127.0.0.1", context: ssl.SSLContext | None = None, port: int = 0
+) -> ssl.SSLSocket:
     """A connection to the front door by a client that trusts the stack's authority."""
     context = context or ssl.create_default_context(cafile=str(stack.ca))
-    plain = socket.create_connection(("127.0.0.1", stack.port("proxy", 8443)), timeout=60)
+    plain = socket.create_connection(("127.0.0.1", port or stack.port("proxy", 8443)), timeout=60)
     return context.wrap_socket(plain, server_hostname=name)
 
 
@@ -82,16 +84,21 @@ def test_a_request_that_is_too_large(course_stack: Stack) -> None:
 
 def test_one_address_that_asks_too_often(course_stack: Stack) -> None:
     """The burst is answered; what exceeds it is told so at once, and other requests go on afterwards."""
+    line = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n"
 
-    def ask(_: int) -> Counter[bytes]:
-        line = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n"
-        with connected(course_stack) as door:
-            door.sendall((line + b"\r\n") * 99 + line + b"Connection: close\r\n\r\n")
+    def read(door: ssl.SSLSocket) -> Counter[bytes]:
+        with door:
             said = b"".join(iter(lambda: door.recv(65536), b""))
         return Counter(re.findall(rb"HTTP/1.1 (\d+)", said))
 
+    # All are connected before the first one asks, so that a slow client asks too often, too; and soon: nginx ends a
+    # connection that asks nothing.
+    port = course_stack.port("proxy", 8443)
+    doors = [connected(course_stack, port=port) for _ in range(20)]
+    for door in doors:
+        door.sendall((line + b"\r\n") * 99 + line + b"Connection: close\r\n\r\n")
     with ThreadPoolExecutor(20) as pool:
-        counted = sum(pool.map(ask, range(20)), Counter())
+        counted = sum(pool.map(read, doors), Counter())
     assert set(counted) == {b"200", b"429"} and counted[b"200"] >= 100 and counted.total() == 2000
     with course_stack.http() as http:
         assert http.post("/predict", json=DIGIT).status_code == 200
@@ -189,8 +196,9 @@ def test_a_question_is_one_trace_through_all_services(course_stack: Stack) -> No
     (search,) = [span for span in spans.itertuples() if span.attributes.get("peer.service") == "chroma"]
     assert (search.service, search.kind, search.name) == ("rag", "client", "search")
     whole = spans[(spans["service"] == "proxy") & (spans["start_ms"] == spans["start_ms"].min())].iloc[0]
-    ends = spans["start_ms"] + spans["duration_ms"]
-    assert (ends <= whole["start_ms"] + whole["duration_ms"] + 50).all(), "the front door's span holds all others"
+    end = whole["start_ms"] + whole["duration_ms"]
+    # Ends have no order: the answer may be out before who gave it has ended its span. nginx' clock ticks in milliseconds.
+    assert (spans["start_ms"] <= end + 2).all(), "the front door's span holds all others' beginnings"
 
 
 def test_a_clients_own_trace_goes_on(course_stack: Stack) -> None:

@@ -108,9 +108,9 @@ def test_a_trace_begins_at_the_proxy_and_goes_on_behind_it(nginx: httpx.Client, 
         assert said["http.request.header.x-request-id"] == trace
         if "," in said["nginx.upstream.address"]:
             assert said["nginx.upstream.status"] == "502, 200"
-    # nginx's clock ticks in milliseconds, and both clocks are this machine's.
-    assert outer["duration_ms"] + 2 >= inner["duration_ms"]
-    assert abs(inner["start_ms"] - outer["start_ms"]) < 1000
+    # Only beginnings have an order: a client may have its answer before the server behind has ended its span. nginx's clock
+    # ticks in milliseconds, and both clocks are this machine's.
+    assert outer["start_ms"] - 2 <= inner["start_ms"] <= outer["start_ms"] + outer["duration_ms"] + 2
 
 
 def test_a_clients_own_trace_is_taken_over(nginx: httpx.Client, receiver: Receiver) -> None:
