@@ -163,11 +163,24 @@ def silent(world: World) -> None:
         raise waits.NotYet("it still answers")
 
 
+def keyless(world: World, status: int) -> None:
+    """A prediction without a key is answered so: the lab's own server refuses it."""
+    try:
+        answer = httpx.post(
+            f"{world.course.address()}/predict", json={"inputs": [0.0] * 64}, timeout=10, trust_env=False
+        )
+    except httpx.HTTPError as error:
+        raise waits.NotYet(str(error) or type(error).__name__) from None
+    if answer.status_code != status:
+        raise waits.NotYet(f"it answered {answer.status_code}")
+
+
 def test_3_a_service_that_sends_to_nobody(world: World) -> None:
     back = f'[{{"op": "replace", "path": "{SELECTOR}", "value": "inference-server"}}]'
     with patched(world, "service/inference", back.replace("inference-server", "nobody"), back):
         waits.until(lambda: silent(world), what="the nodes to send to nobody", timeout=30)
         world.require_failed("4.4.5.3", "an answer at http", "kubectl get endpoints")
+    waits.until(lambda: keyless(world, 401), what="the nodes to send to the server again", timeout=60)
 
 
 def test_3_a_server_that_says_yes_to_everybody(world: World, small_image: str) -> None:
@@ -192,7 +205,9 @@ def test_3_a_server_that_says_yes_to_everybody(world: World, small_image: str) -
     try:
         world.deployer.wait(name)
         with patched(world, "service/inference", theirs, back):
+            waits.until(lambda: keyless(world, 200), what="the nodes to send to the other pod", timeout=60)
             world.require_failed("4.4.5.3", "the server answers without a key")
+        waits.until(lambda: keyless(world, 401), what="the nodes to send to the server again", timeout=60)
     finally:
         world.kubectl("delete", f"deployment/{name}", "--wait=false")
 
@@ -270,17 +285,19 @@ def test_6_a_pod_that_nobody_restarts(world: World, monkeypatch: pytest.MonkeyPa
     """Without a liveness probe it loses its traffic, and stays as it is for ever."""
     probe = "/spec/template/spec/containers/0/livenessProbe"
     world.kubectl("patch", "deployment/inference", "--type=json", f'--patch=[{{"op": "remove", "path": "{probe}"}}]')
-    world.deployer.wait(NAME)
+    template = world.deployer.wait(NAME).new[0].template
     try:
         with monkeypatch.context() as patch:
             _only_for(patch, 45, "to be restarted")
             world.require_failed("4.4.5.6", "to be restarted")
-        # A probe would have failed three times by now.
-        assert not [one for one in world.deployer.events() if "liveness" in one.message.lower()]
+        # A probe would have failed three times by now. Pods of earlier tests had one.
+        pods = f"Pod/{NAME}-{template}-"
+        seen = [one.message.lower() for one in world.deployer.events() if one.object.startswith(pods)]
+        assert seen and not [message for message in seen if "liveness" in message]
     finally:
         world.deployer.rollback(NAME)
         for pod in world.deployer.pods(NAME):
-            world.kubectl("delete", f"pod/{pod.name}", "--grace-period=0", "--force")
+            world.kubectl("delete", f"pod/{pod.name}", "--grace-period=0", "--force", "--ignore-not-found")
         replicas(world, 1)
         world.deployer.wait(NAME)
 
@@ -315,8 +332,9 @@ def test_7_an_autoscaler_that_may_not(world: World, monkeypatch: pytest.MonkeyPa
             patch.setattr(cluster, "Timeline", Kept)
             _only_for(patch, 90, "2 replicas or more")
             world.require_failed("4.4.5.7", "2 replicas or more", chat_rate=25)
-        seen = timelines[0].moments[-1]
-        assert seen.cpu is not None and seen.cpu > seen.target and seen.desired == 1
+        moments = timelines[0].moments  # the last ones may be of after the load
+        assert any(one.cpu and one.cpu > one.target for one in moments)
+        assert all(one.desired <= 1 for one in moments)
     finally:
         world.kubectl("delete", "hpa/inference")
 
@@ -325,7 +343,10 @@ def test_7_a_load_that_is_none(world: World, monkeypatch: pytest.MonkeyPatch) ->
     """Two replicas were there before it came."""
     replicas(world, 2)
     world.deployer.apply(OVERLAY)
+    two = '[{"op": "replace", "path": "/spec/minReplicas", "value": 2}]'
     try:
+        # Else it takes one of them away before a slow machine gets to the step.
+        world.kubectl("patch", "hpa/inference", "--type=json", f"--patch={two}")
         world.require_failed("4.4.5.7", "had 2 replicas already", chat_rate=1)
     finally:
         world.kubectl("delete", "hpa/inference")
