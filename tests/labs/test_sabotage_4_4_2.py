@@ -94,10 +94,18 @@ def after_up(patch: pytest.MonkeyPatch, then: Callable[[Stack], object]) -> None
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits that can't succeed end sooner."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets a wait that can't succeed end sooner; it is known by words of what is waited for."""
     real = waits.until
-    monkeypatch.setattr(waits, "until", lambda probe, **how: real(probe, **{**how, "timeout": min(how["timeout"], 8)}))
+
+    def only(words: str) -> None:
+        def until(probe: Any, **how: Any) -> Any:
+            limit = 15 if words in how["what"] else how["timeout"]
+            return real(probe, **{**how, "timeout": min(how["timeout"], limit)})
+
+        monkeypatch.setattr(waits, "until", until)
+
+    return only
 
 
 def test_the_steps_are_the_catalogues() -> None:
@@ -285,7 +293,10 @@ def test_6_an_answer_that_is_not_the_documents(stack: Stack, name: str, text: st
         stack.rag.delete(name)
 
 
-def test_6_a_prometheus_that_does_not_scrape_rag(stack: Stack, tmp_path: Path, impatient: None) -> None:
+def test_6_a_prometheus_that_does_not_scrape_rag(
+    stack: Stack, tmp_path: Path, impatient: Callable[[str], None]
+) -> None:
+    impatient("sum(rag_answers_total)")
     file = tmp_path / "prometheus.yaml"
     config = yaml.safe_load((STACK / "prometheus" / "prometheus.yaml").read_text())
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] != "rag"]
@@ -295,7 +306,8 @@ def test_6_a_prometheus_that_does_not_scrape_rag(stack: Stack, tmp_path: Path, i
         require_failed("4.4.2.6", tampered, "for Prometheus to find", "rag_answers_total")
 
 
-def test_6_traces_that_get_lost(stack: Stack, tmp_path: Path, impatient: None) -> None:
+def test_6_traces_that_get_lost(stack: Stack, tmp_path: Path, impatient: Callable[[str], None]) -> None:
+    impatient("the spans of trace")
     nowhere = "services: { rag: { environment: { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://nowhere:4318' } } }"
     began = time.time()
     with laid_over(stack, tmp_path, nowhere) as tampered:
@@ -305,8 +317,9 @@ def test_6_traces_that_get_lost(stack: Stack, tmp_path: Path, impatient: None) -
         require_failed("4.4.2.6", tampered, "for the spans of trace", "no span of rag")
 
 
-def test_6_a_trace_without_the_database(stack: Stack, tmp_path: Path, impatient: None) -> None:
+def test_6_a_trace_without_the_database(stack: Stack, tmp_path: Path, impatient: Callable[[str], None]) -> None:
     """The passages come from Chroma as ever, and the trace does not say so."""
+    impatient("the spans of trace")
     where = stack.execute("rag", "python3", "-c", "from rag_service import search; print(search.__file__)").output
     seen, unseen = 'with stages.stage("search", "chroma"):', "if True:"
     text = stack.execute("rag", "cat", where).stdout
