@@ -261,10 +261,11 @@ def test_an_autoscaler(deployer: Deployer, loaded: tuple[str, str]) -> None:
 
 def test_a_forwarded_port(deployer: Deployer, running: str) -> None:
     with deployer.port_forward(running, 8080) as address:
-        with httpx.Client(base_url=address, trust_env=False) as http:
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as http:
             assert all(http.get("/").status_code == 200 for _ in range(20))
         with ThreadPoolExecutor(16) as pool:  # each on a connection of its own
-            assert set(pool.map(lambda _: httpx.get(address, trust_env=False).status_code, range(160))) == {200}
+            answers = pool.map(lambda _: httpx.get(address, timeout=60, trust_env=False), range(160))
+            assert {one.status_code for one in answers} == {200}
         port = httpx.URL(address).port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port or 0), 2)
@@ -283,7 +284,7 @@ def test_many_bytes_come_through_whole(deployer: Deployer, loaded: tuple[str, st
 
 def _up(address: str) -> None:
     try:
-        httpx.post(address, content=b"", trust_env=False)
+        httpx.post(address, content=b"", timeout=60, trust_env=False)
     except httpx.HTTPError as error:
         raise waits.NotYet(repr(error)) from None
 
