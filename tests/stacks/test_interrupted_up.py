@@ -23,7 +23,7 @@ pytestmark = pytest.mark.docker
 #: One that never gets healthy, so that `up` is still at it, and one that waits for it.
 SLOW = compose(
     one={
-        "healthcheck": {"test": ["CMD", "false"], "start_period": "120s"},
+        "healthcheck": {"test": ["CMD", "false"], "start_period": "300s"},
         "volumes": ["kept:/kept"],
         "networks": ["side"],
     },
@@ -79,19 +79,19 @@ def test_ctrl_c(starting: tuple[subprocess.Popen[str], Stack]) -> None:
     process, stack = starting
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert "KeyboardInterrupt" in said
-    assert time.monotonic() - began < 30, "it did not wait for services that never get healthy"
+    assert time.monotonic() - began < 100, "it did not wait for services that never get healthy"
     assert objects(stack, "container", "network") == set() and compose_processes(stack) == []
-    waits.until(left(stack), what="the reaper to take the volume, too", timeout=30)
+    waits.until(left(stack), what="the reaper to take the volume, too", timeout=90)
 
 
 def test_kill_9(starting: tuple[subprocess.Popen[str], Stack]) -> None:
     process, stack = starting
     session = ledger.Session.of(process.pid)
     process.kill()
-    process.communicate(timeout=10)
-    waits.until(left(stack), what="the reaper", timeout=40)
+    process.communicate(timeout=60)
+    waits.until(left(stack), what="the reaper", timeout=90)
 
     def clean() -> None:
         checked = subprocess.run(
@@ -102,6 +102,6 @@ def test_kill_9(starting: tuple[subprocess.Popen[str], Stack]) -> None:
         if behind or ledger.rows(session=session):
             raise waits.NotYet(f"{behind} {ledger.rows(session=session)}")
 
-    waits.until(clean, what="`course cleanup --check` to be clean", timeout=30, every=1)
+    waits.until(clean, what="`course cleanup --check` to be clean", timeout=90, every=1)
     assert objects(stack) == set() and compose_processes(stack) == [], "nobody goes on starting"
     assert not stack.project.folder.exists()

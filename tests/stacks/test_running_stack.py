@@ -181,9 +181,14 @@ def test_a_second_stack_in_production_lives_beside_the_first(course_stack: Stack
 
 def test_a_service_crashes_and_comes_back(course_stack: Stack) -> None:
     before = started(course_stack, "rag")
+
+    def again() -> None:
+        if started(course_stack, "rag") == before:
+            raise waits.NotYet("it is the run of before")
+
     course_stack.crash("rag")
+    waits.until(again, what="rag to be started again", timeout=60, every=0.3)
     course_stack.wait_healthy()
-    assert started(course_stack, "rag") != before
 
 
 def test_a_learners_own_model_is_served_and_can_not_be_written_to(course_stack: Stack, tmp_path: Path) -> None:

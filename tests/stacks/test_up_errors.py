@@ -166,7 +166,7 @@ def test_a_service_that_runs_out_of_memory(small_stack: Make, restart: str) -> N
 
 def test_a_wait_that_runs_out_shows_how_things_stand(small_stack: Make) -> None:
     failing = small_stack(compose(one=probe("false", start_period="60s")))
-    require_refused(failing, "waited 4 s", "not healthy: one", "one: running, starting", timeout=4)
+    require_refused(failing, "waited 20 s", "not healthy: one", "one: running, starting", timeout=20)
 
 
 @pytest.mark.parametrize(
