@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import psutil
+
 from course_lib import ledger
 from course_lib.ledger import Session
 from course_lib.settings import CHECKOUT
@@ -31,8 +33,9 @@ def test_a_zombie_is_not_alive() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
-    time.sleep(0.2)
     try:
+        while psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
         assert not Session.of(child).alive
     finally:
         os.waitpid(child, 0)

@@ -71,7 +71,7 @@ def test_a_process_that_ends(name: str, small_image: str, how: signal.Signals | 
         process.send_signal(how)
     process.wait(20)
     wait_until_gone(name)
-    waits.until(_no_rows, what="the rows to be struck", timeout=10)
+    waits.until(_no_rows, what="the rows to be struck", timeout=40)
 
 
 def _no_rows() -> None:
@@ -113,23 +113,28 @@ def test_a_kernel_that_is_restarted(name: str, small_image: str) -> None:
 
 def test_a_build_that_outlives_its_session_leaves_no_image(fresh_state: Path, small_image: str, tmp_path: Path) -> None:
     tag = f"course-test-{os.urandom(4).hex()}:1"
-    (tmp_path / "Dockerfile").write_text(f"FROM {small_image}\nRUN sleep 4 && echo {tag} > /file\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {small_image}\nRUN sleep 15 && echo {tag} > /file\n")
     source = textwrap.dedent(f"""
         from pathlib import Path
         from course_lib.images import buildkit
         buildkit.build(Path({str(tmp_path)!r}), tag={tag!r})
     """)
     process = subprocess.Popen([sys.executable, "-c", source])
-    waits.until(_has_row(tag), what="the build to begin", timeout=20)
-    time.sleep(1.5)
+    waits.until(_has_row(tag), what="the build to begin", timeout=60)
     session = ledger.rows()[0].session
-    assert reaper.orphans(session), "the build's client runs as a child"
+
+    def client_runs() -> None:
+        if not reaper.orphans(session):
+            raise waits.NotYet("no child runs")
+
+    waits.until(client_runs, what="the build's client, which runs as a child", timeout=60)
+    time.sleep(1)
     process.kill()
     process.wait()
-    waits.until(_no_rows, what="the reaper", timeout=30)
+    waits.until(_no_rows, what="the reaper", timeout=60)
     assert not reaper.exists("image", tag)
     assert not reaper.orphans(session)
-    time.sleep(4)
+    time.sleep(15)
     assert not reaper.exists("image", tag), "the engine went on building after the client was gone"
 
 
