@@ -161,7 +161,7 @@ class Reloader:
         return asked or same
 
     def _take(self, spec: ModelSpec, old: Model | None, asked: bool) -> bool:
-        """Load a version that is new or changed; False when it can't be loaded, found now or at an earlier look at the same files."""
+        """Load a version that is new or changed; False when it can't be loaded (yet), found now or at an earlier look at the same files."""
         now: Stamp = {}
         try:
             now = stamp(spec)
@@ -171,7 +171,7 @@ class Reloader:
             if self._failed.get(spec.id) == now and not asked:
                 return False
             if not self._settled(spec.id, now, asked):
-                return True
+                return False
             began = time.perf_counter()
             model = open_model(spec, self._settings, self._serving.metrics)
         except (ModelRefused, OSError) as error:

@@ -348,6 +348,42 @@ def test_a_state_that_can_not_be_pasted_fails_its_request_only() -> None:
     made.close()
 
 
+def test_a_prompt_that_can_not_be_kept_is_answered_all_the_same() -> None:
+    """No memory for the prefix cache (CUDA's, say) is nobody's trouble."""
+    made = build(endless=True, prefix_cache_mb=8)
+
+    def fail(slot: int, size: int) -> None:
+        raise RuntimeError("sabotage")
+
+    made.instances[0].model.copy = fail  # type: ignore[method-assign]
+    passage = "A volume outlives its container, and a network joins several of them. "
+    for question in (passage * 3, passage * 6):
+        assert ask(made, question, Sampling(max_tokens=3, n=2))[2].completion_tokens == 6
+    assert made.vitals().alive
+    made.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_a_prompt_that_can_not_be_moved_is_told_at_once(error: type[BaseException], tokens: int) -> None:
+    """A long prompt is read in the last slot; what fails on its way to the first one is not lost, whether the loop lives on or not."""
+    made = build(slots=4, endless=True)
+    real = made.instances[0].model.move
+
+    def fail(source: int, target: int) -> None:
+        raise error("sabotage")
+
+    made.instances[0].model.move = fail  # type: ignore[method-assign]
+    with pytest.raises(RequestError, match="could not compute this answer"):
+        asyncio.run(asyncio.wait_for(answer(made, "image " * 300, Sampling(max_tokens=tokens, n=2)), 10))
+    if error is RuntimeError:
+        made.instances[0].model.move = real  # type: ignore[method-assign]
+        assert ask(made, "image " * 300, Sampling(max_tokens=tokens))[2].completion_tokens == tokens
+        assert made.vitals().alive
+        assert made.vitals().running == 0
+    made.close()
+
+
 def test_the_prefix_cache_forgets_what_was_used_least_lately() -> None:
     cache = PrefixCache(limit=300)
     prompts = [[number] * 40 for number in range(4)]
@@ -453,6 +489,36 @@ def test_a_full_queue_says_when_to_come_back() -> None:
     assert {error.status for error in refused} == {429}
     assert 3 <= len(refused) <= 4  # one runs, one waits, and the first may have been taken in already
     assert refused[0].headers() == {"Retry-After": "1"}
+
+
+def test_nobody_is_sent_away_for_a_request_that_does_not_come_in_either() -> None:
+    made = build(slots=1, endless=True, max_queue=7)
+    hold, reading = threading.Event(), threading.Event()
+
+    def stick(slot: int, ids: list[int], start: int = 0) -> object:
+        reading.set()
+        hold.wait(20)
+        return real(slot, ids, start)
+
+    real, made.instances[0].model.prefill = made.instances[0].model.prefill, stick  # type: ignore[assignment, method-assign]
+
+    async def crowd() -> list[object]:
+        def one(client: str, n: int) -> asyncio.Task[tuple[str, str, Usage]]:
+            clients.current.set(client)
+            return asyncio.ensure_future(answer(made, "Hello", Sampling(max_tokens=2, n=n)))
+
+        asked = [one("first", 1)]
+        assert await asyncio.to_thread(reading.wait, 10)
+        asked += [one("second", 3), *(one("first", 1) for _ in range(5))]
+        await asyncio.sleep(0.1)
+        asked.append(one("third", 4))  # in place of one of the five, and that would not be enough
+        await asyncio.sleep(0.1)
+        hold.set()
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    found = asyncio.run(crowd())
+    assert [isinstance(one, RequestError) for one in found] == [False] * 7 + [True]
+    made.close()
 
 
 def test_a_dead_loop_is_seen_and_nobody_waits_for_it() -> None:

@@ -288,6 +288,23 @@ def test_weights_in_a_file_of_their_own_cut_under_a_running_server(repository: P
         assert server.client.post("/predict", json=ask).json()["text"] == before
 
 
+def test_a_version_stays_while_the_one_in_its_place_is_being_copied(
+    repository: Path, samples: list[dict[str, Any]]
+) -> None:
+    with Server(MODEL_PATH=repository, RELOAD_SECONDS=POLL) as server:
+        shutil.rmtree(repository / "digits")
+        new = repository / "digits" / "3"
+        shutil.copytree(MODELS / "digits" / "2", new)
+        (new / "model.json").write_text(json.dumps({**json.loads((new / "model.json").read_text()), "version": "3"}))
+        for size in range(20):  # each look sees other files
+            (new / "model.onnx").write_bytes((MODELS / "digits" / "2" / "model.onnx").read_bytes()[: 500 + size])
+            reply = server.client.post("/predict", json={"inputs": samples[0]["pixels"], "model": "digits"})
+            assert reply.status_code == 200, reply.text
+            time.sleep(POLL / 2)
+        shutil.copy(MODELS / "digits" / "2" / "model.onnx", new)
+        wait_for(lambda: [name for name in ready(server) if name.startswith("digits")] == ["digits:3"], 30)
+
+
 def test_a_removed_version_finishes_what_it_runs(repository: Path) -> None:
     """A stream that began before its version was taken away comes to its end; then the version is closed."""
     body = {"model": "tutor:2", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 512}

@@ -354,6 +354,16 @@ def hangs_up(handler: Any) -> None:
     handler.close_connection = True
 
 
+def breaks_after_the_end(handler: Any) -> None:
+    """All was said, [DONE] too, and the connection breaks before the reply's last chunk."""
+    data = sse(piece("one "), piece("two", "stop"), "[DONE]")
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+    handler.close_connection = True
+
+
 def is_slow(handler: Any) -> None:
     time.sleep(3)
     hangs_up(handler)
@@ -454,6 +464,16 @@ def test_what_is_told_when_it_goes_on(
         assert int(reply.headers["retry-after"]) >= 30
     bad.ways = []
     assert ask(before_bad).status_code == 200
+
+
+def test_what_breaks_after_the_end_of_an_answer_takes_nothing_from_it(before_bad: Server, bad: Bad) -> None:
+    bad.ways, bad.asked = [breaks_after_the_end] * 12, []
+    for _ in range(6):
+        reply = ask(before_bad)
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["choices"][0]["message"]["content"] == "one two"
+        assert "error" not in events(before_bad, "/v1/chat/completions", messages=QUESTION)[-1]
+    assert len(bad.asked) == 12
 
 
 def test_pauses_grow(before_bad: Server, bad: Bad) -> None:

@@ -82,13 +82,15 @@ class FairQueue(Generic[Item]):
             self._accounts.clear()
             self._virtual = 0.0
 
-    def drop(self, client: str, left: set[Item]) -> None:
-        """Take these out of the client's line: nobody waits for them any more."""
+    def drop(self, client: str, left: set[Item]) -> list[Item]:
+        """Take these out of the client's line: nobody waits for them any more. Returns those that waited."""
         account = self._accounts.get(client)
-        if account and account.waiting:
-            kept = deque(item for item in account.waiting if item not in left)
-            self._size -= len(account.waiting) - len(kept)
-            account.waiting = kept
+        if account is None:
+            return []
+        dropped = [item for item in account.waiting if item in left]
+        account.waiting = deque(item for item in account.waiting if item not in left)
+        self._size -= len(dropped)
+        return dropped
 
     def crowder(self, client: str, more: int) -> Item | None:
         """With the queue full: the newest work of the client with the longest line, if that line is longer than this client's would be."""

@@ -161,29 +161,46 @@ class Instance(EngineLoop):
                 sequence.read, sequence.state = sequence.cached, None
             chunk = sequence.ids[sequence.read : sequence.read + self.model.chunk]
             logits = self.model.prefill(sequence.slot, chunk, sequence.read)
-        except BaseException as error:
-            self._over(sequence)
-            self._letters.append((sequence.job, _failed()))
-            if not isinstance(error, Exception):
-                raise  # the loop dies; this sequence may be in no list any more and had to be told here
-            log.exception("a prompt could not be run")
+        except BaseException as error:  # noqa: BLE001 (_fail raises what is no Exception again)
+            self._fail(sequence, error)
             return None
         sequence.read += len(chunk)
         return logits
 
+    def _fail(self, sequence: Sequence, error: BaseException) -> None:
+        """Tell a sequence that runs not yet and is in no list any more; what is no Exception goes on, and the loop dies of it."""
+        self._over(sequence)
+        self._letters.append((sequence.job, _failed()))
+        if not isinstance(error, Exception):
+            raise error
+        log.exception("a prompt could not be run")
+
     def _begin(self, sequence: Sequence, logits: Floats) -> None:
         """The whole prompt is read: keep what others may begin with too, and let it and its siblings run."""
-        slot = len(self.running)
-        if sequence.slot != slot:
-            self.model.move(sequence.slot, slot)
-        if self.model.state_bytes and (size := self._prefixes.wants(sequence.owner, sequence.ids)):
+        slot, next_one = len(self.running), sequence
+        try:
+            if sequence.slot != slot:
+                self.model.move(sequence.slot, slot)
+            self._keep(sequence, slot)
+            self._join(sequence, logits)
+            while sibling := self._sibling(sequence):
+                next_one = sibling
+                if len(self.running) != slot:
+                    self.model.move(slot, len(self.running))
+                self._join(sibling, logits)
+        except BaseException as error:  # noqa: BLE001 (_fail raises what is no Exception again)
+            self._fail(next_one, error)
+
+    def _keep(self, sequence: Sequence, slot: int) -> None:
+        """For those who begin alike; where there is no memory for it, they read it themselves."""
+        if not self.model.state_bytes or not (size := self._prefixes.wants(sequence.owner, sequence.ids)):
+            return
+        try:
             state = self.model.copy(slot, size)
-            self._prefixes.keep(sequence.owner, sequence.ids[:size], state, size * self.model.state_bytes)
-        self._join(sequence, logits)
-        while sibling := self._sibling(sequence):
-            if len(self.running) != slot:
-                self.model.move(slot, len(self.running))
-            self._join(sibling, logits)
+        except Exception:
+            log.exception("what a prompt begins with could not be kept")
+            return
+        self._prefixes.keep(sequence.owner, sequence.ids[:size], state, size * self.model.state_bytes)
 
     def _sibling(self, sequence: Sequence) -> Sequence | None:
         """The next answer to the same prompt, which needs no prefill of its own, while there is a slot for it."""

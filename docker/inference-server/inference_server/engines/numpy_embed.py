@@ -53,7 +53,7 @@ class EmbedEngine:
     async def embed(self, texts: list[str]) -> tuple[Floats, int]:
         """See ``base.Embed``."""
         if self._closed:
-            raise RequestError(503, "The model's engine is not running; the server will be replaced.", "engine_down")
+            raise _down()
         if self._waiting > self._most:
             raise RequestError(
                 429,
@@ -66,10 +66,18 @@ class EmbedEngine:
         tokens = 0
         try:
             for start in range(0, len(texts), TEXTS_A_TURN):  # others come in between
+                if self._closed:
+                    raise _down()
                 run = asyncio.get_running_loop().run_in_executor(
                     self._thread, self._turn, texts[start : start + TEXTS_A_TURN]
                 )
-                vectors, count = await run
+                try:
+                    vectors, count = await run
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if self._closed and task and not task.cancelling():  # by close(), and not because the client left
+                        raise _down() from None
+                    raise
                 parts.append(vectors)
                 tokens += count
         finally:
@@ -121,3 +129,7 @@ class EmbedEngine:
         """See ``base.Engine``."""
         self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _down() -> RequestError:
+    return RequestError(503, "The model's engine is not running; the server will be replaced.", "engine_down")

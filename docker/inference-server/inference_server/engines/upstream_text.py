@@ -258,7 +258,8 @@ class UpstreamText:
                     continue
                 data = line[5:].strip()
                 if data == b"[DONE]":
-                    with suppress(TimeoutError):  # a connection is used again if its reply was read to the end
+                    # A connection is used again if its reply was read to the end; one that breaks now takes nothing from the answer.
+                    with suppress(TimeoutError, httpx2.HTTPError):
                         async with asyncio.timeout(END_SECONDS):
                             async for _ in chunks:
                                 pass

@@ -80,13 +80,18 @@ class Line(FairQueue[Piece]):
             raise RequestError(
                 422, f"This asks for {wanted} texts at once, more than may wait here: ask for fewer.", "too_many_texts"
             )
+        gone: list[list[Piece]] = []
+        error: RequestError | None = None
         while len(self) + running + wanted > self._places:
-            error = self._full(job.client)
+            error = error or self._full(job.client)
             newest = self.crowder(job.client, wanted)
             if newest is None:
+                for piece in (piece for left in reversed(gone) for piece in left):
+                    self.push(piece)  # nobody leaves for a job that does not come in either
                 raise error
-            self.drop(newest.client, set(newest.job.pieces))  # type: ignore[arg-type]  # a job's pieces are of one kind
-            newest.job.tell(self._full(newest.client))
+            gone.append(self.drop(newest.client, set(newest.job.pieces)))  # type: ignore[arg-type]  # a job's pieces are of one kind
+        for left in gone:
+            left[0].job.tell(self._full(left[0].client))
         for piece in job.pieces:
             self.push(piece)
 
