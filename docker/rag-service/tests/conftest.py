@@ -127,7 +127,7 @@ class Process:
         if self.process.poll() is None:
             self.thaw()
             self.process.send_signal(sig)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
     def close(self) -> None:
         """End it and forget what it wrote."""
