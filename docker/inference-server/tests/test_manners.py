@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MODELS, Server, free_port, from_package, run, wait_for
+from conftest import MODELS, Server, free_port, from_package, frozen, run, wait_for
 
 CHAT = {"messages": [{"role": "user", "content": "What is a Docker image?"}], "max_tokens": 5}
 
@@ -203,18 +203,15 @@ def test_probe(server: Server) -> None:
 
 def test_probe_of_something_else() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        started = time.monotonic()
         silent = run("health", PORT=listener.getsockname()[1])
         assert silent.returncode == 1
         assert "did not answer within 3 s" in silent.stdout
-        assert time.monotonic() - started < 6
 
 
 def test_a_frozen_server_is_unhealthy_and_recovers() -> None:
     with Server(MODEL_PATH=MODELS / "digits") as server:
-        server.process.send_signal(signal.SIGSTOP)
-        assert run("health", PORT=server.port).returncode == 1
-        server.process.send_signal(signal.SIGCONT)
+        with frozen(server.process):
+            assert run("health", PORT=server.port).returncode == 1
         assert run("health", PORT=server.port).returncode == 0
 
 
@@ -225,11 +222,12 @@ def test_nothing_is_reported_to_onnxruntimes_maker(tmp_path: Path, samples: list
     assert list(tmp_path.rglob("*")) == []
 
 
+NEVER = 3600  # seconds: terminate gives up long before
+
+
 def test_sigterm_at_rest() -> None:
-    with Server(MODEL_PATH=MODELS / "digits") as server:
-        started = time.monotonic()
+    with Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=NEVER) as server:
         assert server.terminate() == 0
-        assert time.monotonic() - started < 3
         assert [line["message"] for line in server.lines()][-2:] == ["draining", "stopped"]
 
 
@@ -245,9 +243,10 @@ def half_sent(server: Server, body: bytes) -> socket.socket:
 
 def test_sigterm_finishes_what_runs(samples: list[dict[str, Any]]) -> None:
     body = json.dumps({"inputs": samples[0]["pixels"]}).encode()
-    with Server(MODEL_PATH=MODELS / "digits") as server, closing(half_sent(server, body)) as connection:
+    waits = {"RECEIVE_TIMEOUT_SECONDS": NEVER, "DRAIN_SECONDS": NEVER}
+    with Server(MODEL_PATH=MODELS / "digits", **waits) as server, closing(half_sent(server, body)) as connection:
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 5)
+        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 20)
         assert httpx.get(f"{server.url}/ready").json() == {
             "ready": False,
             "phase": "draining",
@@ -265,47 +264,48 @@ def test_sigterm_finishes_what_runs(samples: list[dict[str, Any]]) -> None:
             answer += chunk
         assert answer.startswith(b"HTTP/1.1 200")
         assert f'"predicted_class":"{samples[0]["label"]}"'.encode() in answer
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=60) == 0
 
 
 def test_who_keeps_a_connection_is_answered_and_sent_away(samples: list[dict[str, Any]]) -> None:
-    """Without the delay the next request on it would be refused: nobody but this server can tell its client to go."""
+    """Without the delay the next request on it would be refused: nobody but this server can tell its client to go.
+
+    A second signal does not wait for those who leave.
+    """
     question = {"inputs": samples[0]["pixels"]}
-    with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=3) as server, httpx.Client() as kept:
+    with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=NEVER) as server, httpx.Client() as kept:
         assert "connection" not in kept.post(f"{server.url}/predict", json=question).headers
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 2)
+        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 20)
         assert httpx.get(f"{server.url}/ready").json()["phase"] == "leaving"
         for client in (kept, httpx):
             answer = client.post(f"{server.url}/predict", json=question)
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-        assert server.process.wait(timeout=15) == 0
-        said = [line["message"] for line in server.lines() if line["message"] != "request"]
-        assert said[-3:] == ["leaving", "draining", "stopped"]
-
-
-def test_a_second_signal_does_not_wait_for_those_who_leave() -> None:
-    with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=60) as server:
-        server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "leaving" in server.output(), 5)
         assert server.terminate() == 0
+
+
+def test_the_delay_has_an_end() -> None:
+    with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=1) as server:
+        started = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - started >= 1
+        assert [line["message"] for line in server.lines()][-3:] == ["leaving", "draining", "stopped"]
 
 
 def test_sigterm_does_not_wait_for_ever() -> None:
     with (
-        Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=0.5) as server,
+        Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=0.5, RECEIVE_TIMEOUT_SECONDS=NEVER) as server,
         closing(half_sent(server, b"{" + b" " * 50)),
     ):
-        started = time.monotonic()
         assert server.terminate() == 0
-        assert time.monotonic() - started < 5
         assert "requests cut off" in [line["message"] for line in server.lines()]
 
 
 def test_a_second_signal_ends_it_now() -> None:
-    with Server(MODEL_PATH=MODELS / "digits", DRAIN_SECONDS=60) as server, closing(half_sent(server, b"{" + b" " * 50)):
+    waits = {"RECEIVE_TIMEOUT_SECONDS": NEVER, "DRAIN_SECONDS": NEVER}
+    with Server(MODEL_PATH=MODELS / "digits", **waits) as server, closing(half_sent(server, b"{" + b" " * 50)):
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "draining" in server.output(), 5)
+        wait_for(lambda: "draining" in server.output(), 20)
         assert server.terminate() == 0
 
 
