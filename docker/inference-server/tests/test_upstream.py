@@ -15,6 +15,7 @@ import httpx
 import pytest
 from conftest import Server, free_port, run, wait_for
 from inference_server.engines.breaker import Breaker
+from inference_server.engines.upstream_events import refusal
 from inference_server.errors import StartError
 from inference_server.settings import read_settings
 from test_reload import Starting
@@ -269,11 +270,9 @@ def test_an_upstream_that_dies_in_mid_answer_and_comes_back(tmp_path: Path) -> N
             )
             assert front.client.get("/health").status_code == 200
             assert front.client.get("/ping").status_code == 503
-            start = time.monotonic()
             refused = front.client.post("/v1/chat/completions", json={"messages": QUESTION})
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "upstream_down")
             assert int(refused.headers["retry-after"]) >= 1
-            assert time.monotonic() - start < 0.2
             again = Server(AIP_HTTP_PORT=port)
             try:
                 wait_for(lambda: front.client.get("/ready").status_code == 200, 30)
@@ -365,13 +364,8 @@ def breaks_after_the_end(handler: Any) -> None:
 
 
 def is_slow(handler: Any) -> None:
-    time.sleep(3)
+    time.sleep(8)
     hangs_up(handler)
-
-
-def late(handler: Any) -> None:
-    time.sleep(0.5)
-    good(handler)
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +379,7 @@ def bad() -> Iterator[Bad]:
 def before_bad(bad: Bad, key_file: Path) -> Iterator[Server]:
     """A server in front of it."""
     with Server(
-        **openai_engine(bad.url, UPSTREAM_KEY_FILE=key_file, UPSTREAM_TIMEOUT_SECONDS=1, SLOTS=2, MAX_QUEUE=2)
+        **openai_engine(bad.url, UPSTREAM_KEY_FILE=key_file, UPSTREAM_TIMEOUT_SECONDS=5, SLOTS=2, MAX_QUEUE=2)
     ) as running:
         yield running
         assert KEY not in running.output()
@@ -480,8 +474,14 @@ def test_pauses_grow(before_bad: Server, bad: Bad) -> None:
     bad.ways, bad.asked = [says(500), says(500)], []
     assert ask(before_bad).status_code == 200
     first, second = (after - before for before, after in zip(bad.asked, bad.asked[1:], strict=False))
-    assert 0.1 <= first < 0.4
-    assert 0.2 <= second < 0.8
+    assert first >= 0.1
+    assert second >= 0.2
+
+
+@pytest.mark.parametrize(("attempt", "shortest", "longest"), [(1, 0.1, 0.2), (2, 0.2, 0.4), (3, 0.4, 0.8), (9, 5, 5)])
+def test_pauses_have_an_end(attempt: int, shortest: float, longest: float) -> None:
+    trouble = refusal(500, b"", "", str)
+    assert all(shortest <= (trouble.pause(attempt) or 0) <= longest for _ in range(100))
 
 
 def test_after_the_first_piece_nothing_is_asked_again(before_bad: Server, bad: Bad) -> None:
