@@ -13,6 +13,7 @@ pytest.importorskip("schemathesis")
 HERE = Path(__file__).parent
 
 
+@pytest.mark.timeout(700)
 def test_the_server_does_what_its_document_says(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(HERE / "schemathesis.toml")]
     options = ["--max-examples", "20", "--seed", "441", "--generation-database", "none"]
@@ -25,7 +26,7 @@ def test_the_server_does_what_its_document_says(tmp_path: Path) -> None:
             env={**os.environ, **paths},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert server.client.get("/health").status_code == 200
         assert "Traceback" not in server.output()

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from conftest import MODELS, wait_for
 from inference_server import clients, engines
 from inference_server.engines import loop
-from inference_server.engines.base import Sampling, Usage
+from inference_server.engines.base import Floats, Sampling, Usage
 from inference_server.engines.chat import ChatTokenizer
 from inference_server.engines.generate import GenerateEngine
 from inference_server.engines.onnx_slots import OnnxSlots
@@ -131,8 +132,20 @@ def test_answers_of_one_request_may_come_from_several_instances(endless: Generat
     assert usage.completion_tokens == 8 * 12
 
 
+def slow(step: Callable[[list[int]], Floats]) -> Callable[[list[int]], Floats]:
+    """No answer of hundreds of tokens is done before the event loop has asked for the next ones."""
+
+    def slowly(tokens: list[int]) -> Floats:
+        time.sleep(0.01)
+        return step(tokens)
+
+    return slowly
+
+
 def test_instances_share_the_work() -> None:
     made = build(endless=True, instances=2)
+    for instance in made.instances:
+        instance.model.step = slow(instance.model.step)  # type: ignore[assignment, method-assign]
 
     async def four() -> list[int]:
         streams = [
@@ -210,7 +223,7 @@ def test_a_long_prompt_is_read_in_between_steps() -> None:
     made = build(slots=4, endless=True)
     model = made.instances[0].model
     done: list[str] = []
-    prefill, step = model.prefill, model.step
+    prefill, step = model.prefill, slow(model.step)
 
     def noted_prefill(slot: int, ids: list[int], start: int = 0) -> object:
         done.append(f"read {len(ids)} at {start} in {slot}")
@@ -220,12 +233,12 @@ def test_a_long_prompt_is_read_in_between_steps() -> None:
         done.append(f"step {len(tokens)}")
         return step(tokens)
 
+    model.prefill, model.step = noted_prefill, noted_step  # type: ignore[assignment, method-assign]
     long = " ".join(["image"] * 250)
 
     async def busy() -> str:
         running = await made.generate([[{"role": "user", "content": "Hello"}]], Sampling(max_tokens=500))
         await anext(running)
-        model.prefill, model.step = noted_prefill, noted_step  # type: ignore[assignment, method-assign]
         first, second = await asyncio.gather(
             answer(made, long, Sampling(max_tokens=8)), answer(made, "Hi", Sampling(max_tokens=8))
         )
@@ -234,7 +247,6 @@ def test_a_long_prompt_is_read_in_between_steps() -> None:
         return first[0]
 
     beside = asyncio.run(busy())
-    model.prefill, model.step = prefill, step  # type: ignore[method-assign]
     made.close()
     parts = [line for line in done if line.startswith("read") and line.endswith(f"in {model.slots - 1}")]
     assert [part.split()[3] for part in parts] == [str(64 * number) for number in range(len(parts))]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from conftest import ROOT, Server, free_port, run, wait_for
+from test_manners import half_sent
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -282,8 +284,14 @@ def running_line(server: Server) -> str:
 
 
 def test_draining_over_grpc() -> None:
-    """A running answer is finished, a new one refused, and the process ends with 0."""
-    with Server(GRPC_PORT=free_port(), SLOTS=1, DRAIN_SECONDS=20) as running:
+    """A running answer is finished, a new one refused, and the process ends with 0.
+
+    Half a request holds up the end while the others ask, however fast the answer is.
+    """
+    with (
+        Server(GRPC_PORT=free_port(), SLOTS=1, DRAIN_SECONDS=60) as running,
+        closing(half_sent(running, b"{" + b" " * 50)) as half,
+    ):
         client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{running.settings['GRPC_PORT']}")
         prompts = tritonclient.grpc.InferInput("prompt", [40], "BYTES")
         prompts.set_data_from_numpy(np.array([b"What is a Docker image?"] * 40, object))
@@ -292,14 +300,15 @@ def test_draining_over_grpc() -> None:
         thread.start()
         wait_for(lambda: "} 1.0" in running_line(running), 10)
         running.process.terminate()
-        wait_for(lambda: running.client.get("/ready").status_code == 503, 5)
+        wait_for(lambda: running.client.get("/ready").status_code == 503, 20)
         assert client.is_server_live()
         assert not client.is_server_ready()
         with pytest.raises(InferenceServerException, match="The server is stopping"):
             client.infer("tutor", [prompts])
-        thread.join(30)
+        half.close()
+        thread.join(60)
         assert len(found[0].as_numpy("text")) == 40
-        assert running.process.wait(20) == 0
+        assert running.process.wait(60) == 0
 
 
 def test_a_port_that_is_taken(oip: Server) -> None:
