@@ -177,6 +177,7 @@ def test_pieces_are_put_together(found: dict[str, Any]) -> None:
     first["one_node"]["up_s"], second["one_node"] = 31.0, None
     first["idle"], second["idle"]["seconds"] = None, 7
     first["rollouts"]["lost"], second["rollouts"]["lost"] = 0, 3
+    second["kubernetes"] = ""
     first["left"]["objects"] = ["volume x"]
     first["preliminary"], second["preliminary"] = True, False
     whole = cluster.put_together([first, second])
@@ -184,6 +185,7 @@ def test_pieces_are_put_together(found: dict[str, Any]) -> None:
     assert whole["autoscaler"]["clusters"] == 2 * found["autoscaler"]["clusters"]
     assert whole["left"]["objects"] == ["volume x", *second["left"]["objects"]] and whole["preliminary"]
     assert whole["goals"]["of these lost, refused or cut"]["value"] == 3
+    assert whole["kubernetes"] == found["kubernetes"]
 
 
 def test_other_files_and_parts_are_refused_in_a_sentence(tmp_path: Path) -> None:
