@@ -199,7 +199,8 @@ def put_together(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found | {
         "pieces": sum(piece["pieces"] for piece in pieces),
         "preliminary": any(piece["preliminary"] for piece in pieces),
-        "kubernetes": next((piece["kubernetes"] for piece in reversed(pieces) if piece["kubernetes"]), ""),  # the lab's piece has none
+        # the lab's piece has none
+        "kubernetes": next((piece["kubernetes"] for piece in reversed(pieces) if piece["kubernetes"]), ""),
         "machine": {**found["machine"], "load_average_before": load},
         "revision": ", ".join(dict.fromkeys(str(piece["revision"]) for piece in pieces)),
         "goals": cluster_goals(found),
