@@ -32,7 +32,11 @@ def figures(traces: Traces, say: Say) -> dict[str, Any]:
         [sys.executable, "-m", "course_lib.cli", "run", LAB], show=False, check=False, timeout=LIMIT_S, cwd=CHECKOUT
     )
     if not report.exists() or report.stat().st_mtime_ns == before:
-        raise CourseError(f"the run of lab {LAB} wrote no report", why=done.output[-2000:])
+        raise CourseError(
+            f"the run of lab {LAB} wrote no report",
+            why=done.output[-2000:],
+            do=f"Run `course run {LAB}` by itself, and mend what it says.",
+        )
     found = json.loads(report.read_text())
     lab = found["labs"][0]
     traces.left += [f"{row['kind']} {row['name']}" for row in found["left_behind"]]

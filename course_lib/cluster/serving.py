@@ -75,6 +75,9 @@ def counted(deployer: Deployer, route: str = "/predict") -> dict[str, float]:
 def ask_many(deployer: Deployer, address: str, rows: Sequence[Sequence[float]], count: int) -> Spread:
     """Sends predictions, each on a connection of its own, and counts by the pods' own counters who answered them.
 
+    Before that come some that are not counted, until each pod has answered one, for 15 s at most: the nodes know of a new pod a
+    moment after the Service lists it. A pod that is never asked shows in the counts.
+
     Args:
         address: of the Service, as this machine reaches it.
         rows: what is predicted, one after the other.
@@ -93,7 +96,7 @@ def ask_many(deployer: Deployer, address: str, rows: Sequence[Sequence[float]], 
 
 
 def _known(deployer: Deployer, address: str, row: Sequence[float], key: dict[str, str]) -> None:
-    """Some predictions; not yet, while a pod has answered none: the nodes know of a new one a moment after the Service lists it."""
+    """Some predictions; not yet, while a pod has answered none."""
     for _ in range(10):
         predict(address, row, key)
     if idle := [pod for pod, value in counted(deployer).items() if not value]:
