@@ -161,7 +161,8 @@ def start(
         options: further options of `docker run`.
 
     Raises:
-        CourseError: the image is not there, the name is somebody else's, or the engine refused to start it.
+        CourseError: the image is not there, the name is somebody else's, the engine refused to start it, or it ended
+            before its port was published (then it is removed).
     """
     full = settings().object_name(name)
     _make_room(full)
@@ -179,14 +180,18 @@ def start(
         raise _explain(error, image) from None
     started = Container(full, image, None)
     if port is not None:
-        started.port = _published(started, port)
+        try:
+            started.port = _published(started, port)
+        except CourseError:  # its last words stand in the error
+            started.remove()
+            raise
     return started
 
 
 def _published(container: Container, port: int) -> int:
     bindings = container.inspect()["NetworkSettings"]["Ports"].get(f"{port}/tcp")
     if not bindings:
-        raise CourseError(f"container {container.name} ended before its port was published", why=container.logs())
+        raise CourseError(f"container {container.name} has no published port", why=container._diagnose(), do="Did it end? Its log says why.")  # fmt: skip
     return int(bindings[0]["HostPort"])
 
 

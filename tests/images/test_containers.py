@@ -102,6 +102,16 @@ def test_the_engine_chooses_a_free_port_of_loopback(small_image: str, name: str)
         assert binding == {"HostIp": "127.0.0.1", "HostPort": str(container.port)}
 
 
+def test_a_container_that_publishes_nothing_does_not_stay(small_image: str, name: str) -> None:
+    """As one that ends at once: a container without a network never gets a port."""
+    with pytest.raises(CourseError, match="has no published port") as refused:
+        containers.start(
+            small_image, name, options=["--network=none"], arguments=["sh", "-c", "echo last words; sleep 60"]
+        )
+    assert "State: running" in refused.value.why
+    assert not client().containers.list(all=True, filters={"name": settings().object_name(name)})
+
+
 def test_a_container_of_another_living_notebook_is_not_taken_away(small_image: str, name: str) -> None:
     full = settings().object_name(name)
     other = ledger.Session.of(os.getppid())
