@@ -71,13 +71,17 @@ def exists(kind: str, name: str) -> bool:
     asked = shell.run([*_EXISTS[kind], name], show=False, check=False, timeout=30)
     if asked.stdout.strip() == "1":
         return True
-    if "no such" in asked.stderr.lower() or "not found" in asked.stderr.lower():
+    if _says_gone(asked):
         return False
     raise CourseError(
         f"the Docker engine did not say whether {kind} {name} is there",
         why=asked.stderr,
         do="Start Docker and run `course cleanup` again.",
     )
+
+
+def _says_gone(asked: shell.Completed) -> bool:
+    return "no such" in asked.stderr.lower() or "not found" in asked.stderr.lower()
 
 
 def remove(row: Row) -> bool:
@@ -94,12 +98,24 @@ def remove(row: Row) -> bool:
                 kube_rows.remove(row.kind, row.name)
             else:
                 shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
-        if exists(row.kind, row.name):
+        if exists(row.kind, row.name) and not _goes(row):
             return False
     except CourseError:
         return False
     ledger.strike(row.kind, row.name)
     return True
+
+
+def _goes(row: Row) -> bool:
+    """Whether an engine's object is gone a moment later: somebody else removes it, or it was slow to end."""
+    if row.kind not in _REMOVE:
+        return False
+    for _ in range(3):
+        time.sleep(0.5)
+        shell.run([*_REMOVE[row.kind], row.name], show=False, check=False, timeout=60)
+        if not exists(row.kind, row.name):
+            return True
+    return False
 
 
 def sysctl(key: str) -> str:
@@ -168,10 +184,15 @@ def _own_tags(ids: list[str]) -> list[str]:
 
 
 def of_living_session(kind: str, name: str) -> bool:
-    """Whether the session that an object's label names still runs; one that can't be read counts as running."""
+    """Whether the session that an object's label names still runs; one that can't be read counts as running.
+
+    So does one of an object that is gone since it was listed: nothing is left of it.
+    """
     labels = ".Labels" if kind in ("network", "volume") else ".Config.Labels"
     wanted = f'{{{{index {labels} "{label_prefix(kind)}.session"}}}}'
     asked = shell.run(["docker", kind, "inspect", f"--format={wanted}", name], show=False, check=False)
+    if _says_gone(asked):
+        return True
     try:
         return Session.parse(asked.output).alive
     except ValueError:

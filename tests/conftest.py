@@ -103,7 +103,7 @@ def small_engine(
         waits.until(
             answers,
             what="the second engine",
-            timeout=40,
+            timeout=120,
             diagnose=lambda: (tmp_path / "dockerd.log").read_text()[-800:],
         )
         shell.pipe(["docker", "save", small_image], ["docker", "--host", address, "load"])
@@ -112,7 +112,11 @@ def small_engine(
         yield root
     finally:
         daemon.terminate()
-        daemon.wait(30)
+        try:
+            daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
         subprocess.run(["umount", "--lazy", str(root)], check=False)
         root.rmdir()
         engine_client.client.cache_clear()
@@ -120,4 +124,4 @@ def small_engine(
 
 def containers_labelled(label: str) -> list[str]:
     """Names of all containers that carry a label."""
-    return [str(c.name) for c in client().containers.list(all=True, filters={"label": label})]
+    return [str(c.name) for c in client().containers.list(all=True, ignore_removed=True, filters={"label": label})]

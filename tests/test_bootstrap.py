@@ -101,10 +101,8 @@ def test_uv_is_fetched_where_there_is_none(project: Path, path: Path, missing: t
 def test_the_second_time_nothing_happens_and_a_new_lock_is_noticed(project: Path, path: Path) -> None:
     python_without(path)
     require_installed(project, bootstrap(project, path))
-    started = time.monotonic()
     again = bootstrap(project, path)
-    assert again.returncode == 0 and again.stdout + again.stderr == ""
-    assert time.monotonic() - started < 5, "a comparison of two files, not an installation"
+    assert again.returncode == 0 and again.stdout + again.stderr == "", "a comparison of two files, not an installation"
     lock = project / "requirements.txt"
     lock.write_text(lock.read_text() + "# another line\n")
     assert "making .venv" in bootstrap(project, path).stderr

@@ -42,7 +42,7 @@ def wait_until_gone(name: str) -> None:
         if left := there(name):
             raise waits.NotYet(f"{left} of {name}")
 
-    waits.until(gone, what=f"{name} to be reaped", timeout=40)
+    waits.until(gone, what=f"{name} to be reaped", timeout=120)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_process_that_ends(name: str, small_image: str, how: signal.Signals | 
         process.send_signal(how)
     process.wait(20)
     wait_until_gone(name)
-    waits.until(_no_rows, what="the rows to be struck", timeout=40)
+    waits.until(_no_rows, what="the rows to be struck", timeout=120)
 
 
 def _no_rows() -> None:
@@ -102,7 +102,7 @@ def test_a_kernel_that_is_restarted(name: str, small_image: str) -> None:
 
     manager, client = start_new_kernel()
     try:
-        client.execute_interactive(MAKES.format(name=name, image=small_image), timeout=60)
+        client.execute_interactive(MAKES.format(name=name, image=small_image), timeout=300)
         assert there(name) == {"container", "network", "volume"}
         manager.restart_kernel(now=False)
         wait_until_gone(name)

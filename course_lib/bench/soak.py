@@ -216,7 +216,8 @@ def figures(
             sizes, reloads, next_reload = [], 0, 0.0
             with _Crowd(server, workload.texts(tutor, workload.mixed_lengths)) as crowd:
                 began = time.monotonic()
-                while (now := time.monotonic() - began) < seconds:
+                # Two sizes at least, however long a reload took.
+                while (now := time.monotonic() - began) < seconds or sum(at >= warm_up for at, _ in sizes) < 2:
                     if now > next_reload:
                         _reload(server, tutor, reloads := reloads + 1)
                         next_reload = now + (reload_every if now > warm_up else reload_every / 10)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +23,7 @@ from course_lib.cluster.cluster import NODE_PORTS, Cluster, Node
 from course_lib.cluster.fit import Fit
 from course_lib.cluster.node_image import NodeImage
 from course_lib.errors import CourseError
+from course_lib.images import buildkit
 from course_lib.lab import display
 from course_lib.ledger import Lifetime
 from course_lib.settings import CHECKOUT, as_typed, settings
@@ -69,7 +73,7 @@ class KindCluster(Cluster):
         """What its nodes are made of."""
         return node_image.choose(self.source)
 
-    def up(self, *, timeout: float = 240) -> list[Node]:
+    def up(self, *, timeout: float = 480) -> list[Node]:
         """Makes the cluster and waits until each node is Ready. One that runs is left alone.
 
         Raises:
@@ -127,10 +131,11 @@ class KindCluster(Cluster):
         folder = node_image.METRICS.relative_to(CHECKOUT)
         # By kubectl's own merge: APIServices can't be applied by the server before 1.21.
         self.kubectl("apply", f"--filename={folder}/metrics-server.yaml")
-        self.kubectl("rollout", "status", "--namespace=kube-system", "deployment/metrics-server", "--timeout=90s")
+        waiting = ("rollout", "status", "--namespace=kube-system", "deployment/metrics-server", "--timeout=240s")
+        self.kubectl(*waiting, timeout=260)
         self.kubectl("apply", f"--filename={folder}/api-service.yaml")
 
-    def create(self, config: Path, *, timeout: float = 240) -> None:
+    def create(self, config: Path, *, timeout: float = 480) -> None:
         """Hands a configuration to kind, and leaves what it made, whole or not; `up` is for everybody else.
 
         Raises:
@@ -186,17 +191,12 @@ class KindCluster(Cluster):
             _require_fits(image)
         # `kind load docker-image` trips over the containerd image store ("content digest not found"); an archive does not.
         archive = self.folder / "image.tar"
-        tagged = [name for name, image in images.items() if name != image]
         try:
-            for name in tagged:
-                ledger.write_down("image", name)
-                shell.run(["docker", "image", "tag", images[name], name])
-            shell.run(["docker", "image", "save", f"--output={archive}", *images], timeout=600)
+            with _tagged({name: image for name, image in images.items() if name != image}):
+                shell.run(["docker", "image", "save", f"--output={archive}", *images], timeout=600)
             self._kind("load", "image-archive", str(as_typed(archive)), f"--name={self.name}", timeout=600)
         finally:
             archive.unlink(missing_ok=True)
-            for name in tagged:
-                reaper.dispose("image", name)
 
     def images(self, node: str | None = None) -> list[str]:
         """The names of the images on a node, as its containerd lists them."""
@@ -231,6 +231,12 @@ class KindCluster(Cluster):
         """Nothing to do: all that is in this cluster goes with it."""
 
     def release(self, namespace: str) -> None:
+        # The controller of namespaces waits for half of the pods' longest grace period before it looks again whether they
+        # are gone. Those of a check that is over need none.
+        self.kubectl(
+            "delete", "deployments,replicasets,jobs,pods", "--all", f"--namespace={namespace}", "--grace-period=1",
+            "--wait=false", show=False, check=False,
+        )  # fmt: skip
         self.kubectl("delete", "namespace", namespace, "--ignore-not-found", show=False, timeout=300)
 
     def left(self) -> list[str]:
@@ -326,10 +332,22 @@ class KindCluster(Cluster):
         return "\n".join([line for _, line in self._said if line][-6:]) or f"making {self.name}"
 
     def _answers(self) -> bool:
-        return (
-            self.kubeconfig.exists()
-            and self.kubectl("get", "--raw=/readyz", show=False, check=False, timeout=10).output == "ok"
-        )
+        if not self.kubeconfig.exists():
+            return False
+
+        def asked() -> bool:
+            try:
+                said = self.kubectl("get", "--raw=/readyz", show=False, check=False, timeout=30)
+            except CourseError as slow:
+                raise waits.NotYet(slow.what) from None
+            if said.output != "ok" and "Error from server" in said.stderr:  # it is there, and unwell for a moment
+                raise waits.NotYet(said.stderr)
+            return said.output == "ok"
+
+        try:
+            return waits.until(asked, what="the API server", timeout=60, every=1)
+        except waits.WaitTimeout:
+            return False
 
     def _wait_ready(self, timeout: float, live: display.Live) -> None:
         def probe() -> None:
@@ -393,6 +411,29 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+@contextmanager
+def _tagged(images: Mapping[str, str]) -> Iterator[None]:
+    """Images have another name, too, for as long as the block lasts; whatever had that name before has it again afterwards.
+
+    One at a time on this machine: two notebooks give their images the same name.
+    """
+    with open(Path(tempfile.gettempdir()) / f"course-tags-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = {name: buildkit.image_id(name) for name in images}
+        try:
+            for name, image in images.items():
+                if not before[name]:
+                    ledger.write_down("image", name)
+                shell.run(["docker", "image", "tag", image, name])
+            yield
+        finally:
+            for name, known in before.items():
+                if known:
+                    shell.run(["docker", "image", "tag", known, name], show=False, check=False)
+                else:
+                    reaper.dispose("image", name)
 
 
 def _require_fits(image: str) -> None:

@@ -211,7 +211,7 @@ def require_no_traffic(deployer: Deployer, name: str, pod: Pod, *, timeout: floa
     record("pod.no-traffic", "kubernetes", pod.name, address=pod.ip, **read)
 
 
-def require_restarted(deployer: Deployer, name: str, pod: Pod, *, timeout: float = 120) -> Pod:
+def require_restarted(deployer: Deployer, name: str, pod: Pod, *, timeout: float = 240) -> Pod:
     """A pod's container was killed by its liveness probe and started again: the count is higher, the event is there, and it is ready.
 
     Raises:

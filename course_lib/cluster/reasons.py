@@ -34,10 +34,11 @@ _KNOWN: tuple[tuple[str, str, Reason], ...] = (
     (_PULL, "denied|unauthorized|authentication required", Reason("the image's registry does not give it to the node", f"Compare the name (registries say the same of images that don't exist), or give imagePullSecrets. {_LOAD}.", 15)),
     (_PULL, "no such host|dial tcp|i/o timeout|refused|x509|EOF|TLS", Reason("the image is not on the node, and its registry can't be reached from there", f"{_LOAD}. Else compare its name, and look at the network.", 15)),
     (_PULL, "", Reason("the image is not on the node, and can't be pulled", f"Compare its name. {_LOAD}.", 15)),
-    # What the container is given. The kubelet looks again every 10 to 15 s: what is applied a moment later comes in time.
-    ("CreateContainerConfigError", "couldn't find key|non-existent config key", Reason("a ConfigMap or Secret that the container takes a variable from has no such key", "Compare `valueFrom` with `kubectl describe configmap` (or `secret`).", 20)),
-    ("CreateContainerConfigError", "configmap .*not found", Reason("the container needs a ConfigMap that is not there", "Create it, or mend its name in the Deployment: `kubectl get configmaps`.", 20)),
-    ("CreateContainerConfigError", "secret .*not found", Reason("the container needs a Secret that is not there", "Create it, or mend its name in the Deployment: `kubectl get secrets`.", 20)),
+    # What the container is given. The kubelet looks again every 10 to 15 s, later on a busy node: what is applied a moment later
+    # comes in time.
+    ("CreateContainerConfigError", "couldn't find key|non-existent config key", Reason("a ConfigMap or Secret that the container takes a variable from has no such key", "Compare `valueFrom` with `kubectl describe configmap` (or `secret`).", 45)),
+    ("CreateContainerConfigError", "configmap .*not found", Reason("the container needs a ConfigMap that is not there", "Create it, or mend its name in the Deployment: `kubectl get configmaps`.", 45)),
+    ("CreateContainerConfigError", "secret .*not found", Reason("the container needs a Secret that is not there", "Create it, or mend its name in the Deployment: `kubectl get secrets`.", 45)),
     ("CreateContainerConfigError", "runAsNonRoot|non-root", Reason("the image runs as root, or as a user without a number, which runAsNonRoot forbids", "Give the image a numeric USER, or the container `securityContext.runAsUser`.", 20)),
     ("CreateContainerConfigError", "", Reason("the container can't be made as the manifest says", "Kubernetes' words above name what is wrong or missing.", 20)),
     ("FailedMount", "(configmap|secret) .*not found|non-existent", Reason("a volume needs a ConfigMap or a Secret that is not there", "Create it, or mend its name under `volumes`.", 20)),

@@ -123,6 +123,8 @@ def _waiting_for(now: Status) -> str:
         return f"{now.updated} of {now.wanted} pods of the new template are made"
     if now.total > now.updated:
         return f"{now.total - now.updated} pods of the old template still run"
+    if now.updated > now.wanted:  # scaled down: the ReplicaSet has not yet counted again
+        return f"{now.updated - now.wanted} pods too many still run"
     if now.available < now.updated:
         return f"{now.available} of {now.updated} pods are available"
     return ""

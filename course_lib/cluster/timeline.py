@@ -65,7 +65,7 @@ class Timeline:
         """One row a sample: at, cpu, target, desired, replicas, ready."""
         return pd.DataFrame([asdict(one) for one in self._moments])
 
-    def require_scaled_up(self, to_at_least: int, *, timeout: float = 120) -> float:
+    def require_scaled_up(self, to_at_least: int, *, timeout: float = 240) -> float:
         """Waits until so many replicas are wanted by the autoscaler, and ready; returns after how many seconds.
 
         Raises:

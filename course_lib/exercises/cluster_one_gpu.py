@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,9 +64,17 @@ def _one_device(cluster: Cluster, node: str) -> Iterator[None]:
     path = f"/status/capacity/{DEVICE.replace('/', '~1')}"
     json_patch(cluster, node, {"op": "add", "path": path, "value": "1"})
     try:
+        waits.until(lambda: _offered(cluster, node), what="the node to offer its device", timeout=60, every=0.3)
         yield
     finally:
         json_patch(cluster, node, {"op": "remove", "path": path})
+
+
+def _offered(cluster: Cluster, node: str) -> None:
+    """The kubelet takes it over at its next look, at most 10 s later."""
+    found = json.loads(cluster.kubectl("get", "node", node, "--output=json", show=False).stdout)
+    if found["status"]["allocatable"].get(DEVICE) != "1":
+        raise waits.NotYet("the kubelet has not taken it over")
 
 
 def _deployment() -> dict[str, Any]:

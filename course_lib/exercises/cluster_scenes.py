@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from course_lib import images
+from course_lib import images, waits
 from course_lib.cluster import Cluster, ContextCluster, Deployer, KindCluster, headers, make_key, serving
+from course_lib.cluster.usage import Usage
+from course_lib.errors import CourseError
 from course_lib.images import bases, course_image
 from course_lib.settings import settings
 from course_lib.steady_load import SteadyLoad
@@ -106,9 +108,20 @@ def nodes_of(cluster: Cluster, found: Deployer) -> list[dict[str, object]]:
 
 
 def used_of(found: Deployer) -> list[dict[str, object]]:
-    """What the server's pods use, beside what they asked for."""
+    """What the server's pods use, beside what they asked for.
+
+    Raises:
+        WaitTimeout: the metrics server says nothing for a minute; under load it is away for a moment now and then.
+    """
     spec = found.api.get("apps/v1", "Deployment", serving.DEPLOYMENT, found.namespace)["spec"]["template"]["spec"]
     asked = spec["containers"][0]["resources"]
+
+    def measured() -> Mapping[str, Usage]:
+        try:
+            return found.used(serving.DEPLOYMENT)
+        except CourseError as error:
+            raise waits.NotYet(error.what) from None
+
     return [
         {
             "pod": pod,
@@ -119,7 +132,7 @@ def used_of(found: Deployer) -> list[dict[str, object]]:
             "requested ": asked["requests"]["memory"],
             "limit ": asked["limits"]["memory"],
         }
-        for pod, usage in found.used(serving.DEPLOYMENT).items()
+        for pod, usage in waits.until(measured, what="the pods' figures", timeout=60, every=1).items()
     ]
 
 

@@ -17,6 +17,7 @@ from course_lib.exercises import leaked_token, mounted_weights, moving_tag, term
 from course_lib.images import bases, buildkit, inspection, layer_search
 from course_lib.images.containers import ASK_EVERY_SECOND
 from course_lib.lab.exercise import STARTERS, NotYet, exercise
+from course_lib.settings import settings
 
 __all__ = ["leak", "terminal_task"]
 
@@ -157,7 +158,7 @@ def least_privilege(folder: Path) -> dict[str, object]:
 def _base_with_uid_1000() -> str:
     here = Path(__file__).parent
     base = bases.ensure().runtime
-    tag = f"course/uid-1000-taken:{base.rpartition(':')[2]}"
+    tag = f"{settings().object_name('uid-1000-taken')}:{base.rpartition(':')[2]}"
     return buildkit.build(here, file=here / "uid-1000-taken.Dockerfile", tag=tag, args={"BASE_IMAGE": base}).reference
 
 

@@ -101,7 +101,7 @@ def require_container() -> dict[str, object]:
 
 
 def _settled_health(container: Container) -> str:
-    """Its health once it is no longer `starting`, or after 15 s: whoever types `docker run` checks a moment later."""
+    """Its health once it is no longer `starting`, or after a minute: whoever types `docker run` checks a moment later."""
 
     def settled() -> str:
         if (health := container.status()[1]) == "starting":
@@ -109,7 +109,7 @@ def _settled_health(container: Container) -> str:
         return health
 
     try:
-        return waits.until(settled, what="the first health probes", timeout=15)
+        return waits.until(settled, what="the first health probes", timeout=60)
     except waits.WaitTimeout:
         return "starting"
 

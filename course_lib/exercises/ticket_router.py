@@ -55,7 +55,7 @@ def build(
     for where in (service, *contexts.values()):
         for file in sorted(p for p in where.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             mark.update(str(file.relative_to(where)).encode() + b"\0" + file.read_bytes() + b"\0")
-    tag = f"course/ticket-router-{name}:{mark.hexdigest()[:12]}"
+    tag = f"{settings().object_name(f'ticket-router-{name}')}:{mark.hexdigest()[:12]}"
     try:
         return buildkit.build(service, file=folder / "Dockerfile", tag=tag, args=args, contexts=contexts)
     except CourseError as error:
@@ -232,7 +232,7 @@ def running(
                 raise CourseError(f"a question was answered with status {answer.status_code}: {answer.text}")
 
         try:
-            waits.until(answers, what="the first answer", timeout=20, every=0.05, diagnose=container.logs)
+            waits.until(answers, what="the first answer", timeout=60, every=0.05, diagnose=container.logs)
         except CourseError as error:
             raise NotYet(
                 error.what + (f"\n{error.why}" if error.why else ""),

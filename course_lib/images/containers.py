@@ -18,7 +18,7 @@ from course_lib.settings import settings
 #: The image's own health check on a faster clock, for those who watch.
 ASK_EVERY_SECOND = (
     "--health-interval=1s",
-    "--health-timeout=2s",
+    "--health-timeout=5s",
     "--health-retries=2",
     "--health-start-interval=500ms",
 )
@@ -189,7 +189,10 @@ def start(
 
 
 def _published(container: Container, port: int) -> int:
-    bindings = container.inspect()["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+    found = container.inspect()
+    bindings = (found["NetworkSettings"]["Ports"] or {}).get(f"{port}/tcp")
+    if not bindings and found["State"]["Status"] in ("removing", "dead"):
+        raise CourseError(f"container {container.name} is gone", do="Run the cell that starts it again.")
     if not bindings:
         raise CourseError(f"container {container.name} has no published port", why=container._diagnose(), do="Did it end? Its log says why.")  # fmt: skip
     return int(bindings[0]["HostPort"])

@@ -135,7 +135,7 @@ def files(one: Exercise, *, instead: str | None = None) -> Path:
     else:
         folder = one.work
         if not folder.exists():
-            shutil.copytree(one.starter, folder)
+            shutil.copytree(one.starter, folder, ignore=shutil.ignore_patterns("__pycache__"))
     _given[one.id] = folder
     for name in sorted(_files(folder)):
         display.file(folder / name)

@@ -102,7 +102,7 @@ def _state(found: dict[str, Any]) -> State | None:
 
 def _seconds_since(moment: str) -> float:
     """Seconds since a time in the engine's spelling, with its nanoseconds."""
-    then = datetime.fromisoformat(re.sub(r"\.\d+", "", moment).replace("Z", "+00:00"))
+    then = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", moment).replace("Z", "+00:00"))
     return (datetime.now(UTC) - then).total_seconds()
 
 
@@ -110,7 +110,8 @@ def explain(project: Project, unwell: list[State]) -> str:
     """For each service that is not well: its state, what its last probe said, its last log lines, and what to do."""
     parts = []
     for one in unwell:
-        if one.restarts and _ran_out_of_memory(one.container):
+        one = _between_starts(project, one)
+        if (one.restarts or one.exit_code == 137) and not one.out_of_memory and _ran_out_of_memory(one.container):
             one = replace(one, out_of_memory=True)
         logged = shell.run(["docker", "logs", "--tail=8", one.container], show=False, check=False, timeout=30)
         log = "\n".join(f"    {line[:240]}" for line in (logged.stdout + logged.stderr).strip().splitlines()[-8:])
@@ -123,6 +124,17 @@ def explain(project: Project, unwell: list[State]) -> str:
         lines += [f"  -> {hint}"] if hint else []
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _between_starts(project: Project, one: State) -> State:
+    """One that crashes again and again, as it is between two runs: there its state tells how the last one ended."""
+    until = time.monotonic() + 5
+    while one.status == "running" and one.restarts >= 3 and one.health in ("none", "starting"):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.1)
+        one = next((now for now in states(project) if now.container == one.container), one)
+    return one
 
 
 def _disk_is_full() -> bool:

@@ -6,6 +6,7 @@ so the command that is shown is short and works in a terminal, too: `docker comp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -181,7 +182,8 @@ class Project:
         # Not by `down --volumes`, which also takes what a file of the project names and somebody else has made.
         containers = [name for kind, name in found if kind == "container"]
         if containers:  # all at once, and then one by one what is left
-            shell.run(["docker", "rm", "--force", "--volumes", *containers], show=False, check=False, timeout=60)
+            with contextlib.suppress(CourseError):  # it took too long
+                shell.run(["docker", "rm", "--force", "--volumes", *containers], show=False, check=False, timeout=180)
         us = ledger.Session.current()
         reaper.remove_all(ledger.Row(kind, name, "run", "", us) for kind, name in found)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -82,7 +82,8 @@ class Stack:
             return health.wait(self.project, timeout=timeout, expected=expected, live=live)
         except CourseError as error:
             unwell = [one for one in health.states(self.project) if not one.well]
-            unwell = [one for one in unwell if one.hopeless] or unwell  # the others only wait for these
+            # The others only wait for these.
+            unwell = [one for one in unwell if one.hopeless or one.probe_failed] or unwell
             if unwell and "dependency failed to start" in error.why:
                 error = health.not_well(self.project, unwell)
             self.down(show=False)

@@ -35,13 +35,13 @@ def left_behind(folder: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            environment = process.environ()
+            environment, command = process.environ(), process.cmdline()
         except psutil.Error:
             continue
         if any(
             environment.get(name, "").startswith(f"{folder}/course-bench-") for name in ("MODEL_PATH", "TEXT_MODEL")
         ):
-            found.append(" ".join(process.cmdline()))
+            found.append(" ".join(command))
     return found
 
 

@@ -151,7 +151,12 @@ def test_the_log_of_a_run_before(deployer: Deployer, outcomes: dict[str, Future[
     waits.until(probe, what="the log of the run before", timeout=60, every=1)
     (found,) = deployer.pods("exits")
     assert found.restarts >= 1 and "exits-" in found.name
-    assert deployer.logs(found.name, previous=True) == "no model at /models"
+
+    def by_pod() -> None:
+        if deployer.logs(found.name, previous=True) != "no model at /models":
+            raise waits.NotYet("nothing")
+
+    waits.until(by_pod, what="the log of the pod's run before", timeout=60, every=1)
 
 
 def test_no_pods_because_of_a_quota(shared_cluster: KindCluster, deployer: Deployer, loaded: tuple[str, str]) -> None:
@@ -163,8 +168,15 @@ def test_no_pods_because_of_a_quota(shared_cluster: KindCluster, deployer: Deplo
         "metadata": {"name": "small"},
         "spec": {"hard": {"pods": 0}},
     }
-    own.apply([web("web", loaded[0]), quota, space])
+
+    def counted() -> None:
+        if not own.api.get("v1", "ResourceQuota", "small", own.namespace).get("status", {}).get("hard"):
+            raise waits.NotYet("not counted yet")
+
+    own.apply([quota, space])
     try:
+        waits.until(counted, what="the quota to be known", timeout=60, every=0.3)
+        own.apply([web("web", loaded[0])])
         with pytest.raises(RolloutFailed) as told:
             own.wait("web", timeout=90)
         assert "quota leaves no room" in told.value.what and "exceeded quota: small" in told.value.why

@@ -8,8 +8,8 @@ Object = dict[str, Any]
 
 
 def get(path: str, *, port: int = 8080) -> Object:
-    """A probe by HTTP that notices within a second."""
-    return {"httpGet": {"path": path, "port": port}, "periodSeconds": 1, "failureThreshold": 1}
+    """A probe by HTTP that notices within a second what refuses it or answers otherwise; a slow answer is none of it."""
+    return {"httpGet": {"path": path, "port": port}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1}
 
 
 def web(

@@ -25,7 +25,7 @@ def test_a_probe_that_hangs_becomes_a_finding_and_keeps_nobody_waiting() -> None
     well = Check("well", lambda m: [ok("fine")])
     started = time.monotonic()
     first, second = check.run([hangs, well], a_machine())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
     assert first.check == "hangs" and first.severity == "warning" and "no answer within" in first.message
     assert second == Finding("ok", "fine", check="well")
     never.set()
@@ -33,7 +33,7 @@ def test_a_probe_that_hangs_becomes_a_finding_and_keeps_nobody_waiting() -> None
 
 def test_checks_run_side_by_side() -> None:
     meet = threading.Barrier(3)
-    findings = check.run([Check(str(n), lambda m: [ok(str(meet.wait(5) >= 0))]) for n in range(3)], a_machine())
+    findings = check.run([Check(str(n), lambda m: [ok(str(meet.wait(60) >= 0))]) for n in range(3)], a_machine())
     assert [(f.check, f.message) for f in findings] == [("0", "True"), ("1", "True"), ("2", "True")]
 
 

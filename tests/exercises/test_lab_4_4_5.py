@@ -15,7 +15,7 @@ from course_lib.exercises import cluster_scenes, cluster_terminal
 from course_lib.lab import exercise, store
 
 LAB = "4.4.5"
-on_a_cluster = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(600)]
+on_a_cluster = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(600, func_only=True)]
 #: The namespaces of every cluster, and the one that the exercise in a terminal leaves for the learner.
 STAY = {"default", "kube-node-lease", "kube-public", "kube-system", "local-path-storage", cluster_terminal.NAMESPACE}
 

@@ -201,7 +201,7 @@ def test_a_job_answers_every_line_once(deployed: KindCluster, inference_image: s
         objects = [by_hand for one in objects for by_hand in not_indexed(one)]
     deployed.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(objects))
     jobs = [f"job/{one['metadata']['name']}" for one in of_kind(objects, "Job")]
-    deployed.kubectl("wait", "--namespace=inference", "--for=condition=complete", *jobs, "--timeout=150s", timeout=170)
+    deployed.kubectl("wait", "--namespace=inference", "--for=condition=complete", *jobs, "--timeout=400s", timeout=420)
     apply(deployed, tmp_path / "reader", inference_image, "batch/reader")
     deployed.kubectl("wait", "--namespace=inference", "--for=condition=ready", "pod/batch-reader", "--timeout=60s")
     deployed.kubectl("cp", "inference/batch-reader:/results", str(tmp_path / "results"))

@@ -116,6 +116,7 @@ def test_a_blank_notebook_does_not_pass_as_graded(lab: catalog.Lab, tmp_path: Pa
     assert all(f"exercise {e.id} is not attempted" in said for e in graded)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("lab", FIRST)
 def test_nbval_lax_passes_on_the_untouched_lab(lab: catalog.Lab, tmp_path: Path) -> None:
     _, failed, said = nbval(CHECKOUT / "labs" / lab.notebook, lax=True, tmp_path=tmp_path)

@@ -35,6 +35,7 @@ def test_a_query_is_a_data_frame(course_stack: Stack) -> None:
 
 
 def test_one_value(course_stack: Stack) -> None:
+    course_stack.prometheus.wait_for('sum(up{job="rag"}) == 1', timeout=60)  # one slow scrape, and it is 0
     assert course_stack.prometheus.value('sum(up{job="rag"})') == 1
     assert course_stack.prometheus.value("no_such_metric") == 0
     with pytest.raises(CourseError, match=r"up has \d+ values") as failed:

@@ -96,12 +96,12 @@ def test_kill_9(starting: tuple[subprocess.Popen[str], Stack]) -> None:
     def clean() -> None:
         checked = subprocess.run(
             [sys.executable, "-m", "course_lib.cli", "cleanup", "--check", "--json"],
-            capture_output=True, text=True, cwd=CHECKOUT, timeout=60,
+            capture_output=True, text=True, cwd=CHECKOUT, timeout=300,
         )  # fmt: skip
         behind = [one for one in json.loads(checked.stdout)["left_behind"] if stack.project.name in one["name"]]
         if behind or ledger.rows(session=session):
             raise waits.NotYet(f"{behind} {ledger.rows(session=session)}")
 
-    waits.until(clean, what="`course cleanup --check` to be clean", timeout=90, every=1)
+    waits.until(clean, what="`course cleanup --check` to be clean", timeout=300, every=1)
     assert objects(stack) == set() and compose_processes(stack) == [], "nobody goes on starting"
     assert not stack.project.folder.exists()

@@ -17,6 +17,7 @@ from course_lib.errors import CourseError
 from course_lib.exercises import stack_scenes
 from course_lib.settings import CHECKOUT
 from course_lib.stacks import Stack
+from course_lib.steady_load import SteadyLoad
 from tests.stacks.conftest import objects
 
 pytestmark = pytest.mark.docker
@@ -68,12 +69,23 @@ def test_replicas_reach_nginx_without_a_restart_and_are_all_asked(course_stack: 
     assert started(course_stack, "proxy") == doors
 
 
+def wait_for_more_than(count: int, load: SteadyLoad) -> None:
+    """A client that gets no time to compute sends less than its rate."""
+
+    def probe() -> None:
+        if len(load.sent) <= count:
+            raise waits.NotYet(f"{len(load.sent)} answers")
+
+    waits.until(probe, what="the load", timeout=120)
+
+
 def test_a_replica_that_crashes_under_load_loses_nothing(course_stack: Stack) -> None:
     course_stack.scale("inference", 3)
     with stack_scenes.load(course_stack, CHAT, rate=15) as load:
         load.run_for(1.5)
         victim = course_stack.crash("inference")
         load.run_for(3)
+        wait_for_more_than(30, load)
     assert [one.error for one in load.lost] == [] and len(load.sent) > 30
     assert {one.status for one in load.sent} == {200}
     course_stack.wait_healthy()
@@ -87,7 +99,7 @@ def test_load_that_is_lost_is_counted(course_stack: Stack) -> None:
     course_stack.stop("inference")
     try:
         with stack_scenes.load(course_stack, CHAT, rate=10) as load:
-            load.run_for(1)
+            wait_for_more_than(5, load)
         assert len(load.lost) == len(load.sent) > 5
     finally:
         course_stack.start("inference")
@@ -176,6 +188,7 @@ def test_a_second_stack_in_production_lives_beside_the_first(course_stack: Stack
         second.rag.put("a.md", "# A\n\nA backup is a copy.")
         waits.until(kept, what="a backup", timeout=30)
     assert objects(second) == set() and objects(course_stack) == before
+    course_stack.wait_healthy()  # two stacks at once may have been too much for a probe
     stacks.require_all_healthy(course_stack)
 
 

@@ -22,7 +22,7 @@ Make = Callable[..., Stack]
 
 
 def probe(*command: str, **more: Any) -> dict[str, Any]:
-    return {"healthcheck": {"test": ["CMD", *command], "interval": "300ms", "timeout": "2s", "retries": 2, **more}}
+    return {"healthcheck": {"test": ["CMD", *command], "interval": "300ms", "timeout": "20s", "retries": 2, **more}}
 
 
 def script(text: str, **more: Any) -> dict[str, Any]:
@@ -165,8 +165,8 @@ def test_a_service_that_runs_out_of_memory(small_stack: Make, restart: str) -> N
 
 
 def test_a_wait_that_runs_out_shows_how_things_stand(small_stack: Make) -> None:
-    failing = small_stack(compose(one=probe("false", start_period="60s")))
-    require_refused(failing, "waited 20 s", "not healthy: one", "one: running, starting", timeout=20)
+    failing = small_stack(compose(one=probe("false", start_period="300s", start_interval="300s")))
+    require_refused(failing, "waited 45 s", "not healthy: one", "one: running, starting", timeout=45)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,9 @@ def test_a_wait_that_runs_out_shows_how_things_stand(small_stack: Make) -> None:
 )
 def test_what_a_log_line_means(small_stack: Make, command: str, hint: str) -> None:
     user = "0:0" if "/etc/x" in command else "10009:10009"
-    text = compose(one=script(command, read_only=True, user=user, tmpfs=["/tmp:size=1m"]))
+    never = probe("test", "-e", "/never", start_period="60s", start_interval="60s")  # however long its end takes
+    net = {"network_mode": "none"} if "chrmoa" in command else {}  # no name server, no waiting for one
+    text = compose(one=script(command, read_only=True, user=user, tmpfs=["/tmp:size=1m"], **never, **net))
     error = require_refused(small_stack(text), "not every service got healthy: one")
     assert hint in error.why
 
@@ -215,7 +217,7 @@ def test_a_volume_that_chroma_cannot_use(
     image = built_variables(stack_images)["CHROMA_IMAGE"]
     settings_file = f"{built_images.STACK}/chroma/config.yaml:/config.yaml:ro"
     one = {"image": image, "user": "10004:10004", "command": None, "volumes": [f"{folder}:/data", settings_file]}
-    failing = small_stack(compose(one={**one, **probe("true", start_period="60s", interval="60s")}))
+    failing = small_stack(compose(one={**one, **probe("true", start_period="60s", start_interval="60s", interval="60s")}))
     error = require_refused(failing, "not every service got healthy: one", "exited")
     assert hint in error.why
 
