@@ -100,7 +100,9 @@ def whole_answers(
         found = _measure(command, seconds * longer, may_be_empty=True)
         if may_be_empty or found.figures["requests"]:
             return found
-    raise CourseError(f"no request was answered within {seconds * longer} s", do="Give the machine some rest, or more time.")
+    raise CourseError(
+        f"no request was answered within {seconds * longer} s", do="Give the machine some rest, or more time."
+    )
 
 
 def streams(

@@ -213,7 +213,8 @@ def figures(
         ours = contestants.ours(folder)
         contestant = replace(ours, environment={**ours.environment, **(environment or {})})
         with Running(contestant, "generate", {}, cpus()[0], folder) as server:
-            sizes, reloads, next_reload = [], 0, 0.0
+            sizes: list[tuple[float, float]] = []
+            reloads, next_reload = 0, 0.0
             with _Crowd(server, workload.texts(tutor, workload.mixed_lengths)) as crowd:
                 began = time.monotonic()
                 # Two sizes at least, however long a reload took.

@@ -23,7 +23,6 @@ from course_lib.cluster.cluster import NODE_PORTS, Cluster, Node
 from course_lib.cluster.fit import Fit
 from course_lib.cluster.node_image import NodeImage
 from course_lib.errors import CourseError
-from course_lib.images import buildkit
 from course_lib.lab import display
 from course_lib.ledger import Lifetime
 from course_lib.settings import CHECKOUT, as_typed, settings
@@ -413,15 +412,19 @@ def running(cluster: KindCluster) -> Iterator[KindCluster]:
         cluster.down()
 
 
+def _id(image: str) -> str:
+    return shell.run(["docker", "image", "inspect", "--format={{.Id}}", image], show=False, check=False).output
+
+
 @contextmanager
 def _tagged(images: Mapping[str, str]) -> Iterator[None]:
     """Images have another name, too, for as long as the block lasts; whatever had that name before has it again afterwards.
 
     One at a time on this machine: two notebooks give their images the same name.
     """
-    with open(Path(tempfile.gettempdir()) / f"course-tags-{os.getuid()}.lock", "w") as lock:
+    with (Path(tempfile.gettempdir()) / f"course-tags-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = {name: buildkit.image_id(name) for name in images}
+        before = {name: _id(name) for name in images}
         try:
             for name, image in images.items():
                 if not before[name]:

@@ -217,7 +217,9 @@ def test_a_volume_that_chroma_cannot_use(
     image = built_variables(stack_images)["CHROMA_IMAGE"]
     settings_file = f"{built_images.STACK}/chroma/config.yaml:/config.yaml:ro"
     one = {"image": image, "user": "10004:10004", "command": None, "volumes": [f"{folder}:/data", settings_file]}
-    failing = small_stack(compose(one={**one, **probe("true", start_period="60s", start_interval="60s", interval="60s")}))
+    failing = small_stack(
+        compose(one={**one, **probe("true", start_period="60s", start_interval="60s", interval="60s")})
+    )
     error = require_refused(failing, "not every service got healthy: one", "exited")
     assert hint in error.why
 

@@ -104,7 +104,11 @@ def networks() -> set[str]:
 
 def containers(image: str) -> list[Container]:
     """Those that were started from the image by this name, running or not."""
-    return [each for each in client().containers.list(all=True, ignore_removed=True) if each.attrs["Config"]["Image"] == image]
+    return [
+        each
+        for each in client().containers.list(all=True, ignore_removed=True)
+        if each.attrs["Config"]["Image"] == image
+    ]
 
 
 def is_ours(container: Container) -> bool:
