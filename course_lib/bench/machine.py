@@ -30,9 +30,15 @@ def cpu_name() -> str:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds the stack, so that every server is ended on the way."""
+    """SIGTERM unwinds the stack, so that every server is ended on the way.
+
+    Where the exception came up in something that ignores exceptions (a callback of C code, say), the block goes on to its
+    end, and the process ends as it was told to then.
+    """
+    told: list[int] = []
 
     def leave(number: int, frame: FrameType | None) -> None:
+        told.append(number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the tidying up
         raise SystemExit(128 + number)
 
@@ -41,3 +47,5 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+    if told:
+        raise SystemExit(128 + told[0])
