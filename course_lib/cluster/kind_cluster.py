@@ -230,12 +230,6 @@ class KindCluster(Cluster):
         """Nothing to do: all that is in this cluster goes with it."""
 
     def release(self, namespace: str) -> None:
-        # The controller of namespaces waits for half of the pods' longest grace period before it looks again whether they
-        # are gone. Those of a check that is over need none.
-        self.kubectl(
-            "delete", "deployments,replicasets,jobs,pods", "--all", f"--namespace={namespace}", "--grace-period=1",
-            "--wait=false", show=False, check=False,
-        )  # fmt: skip
         self.kubectl("delete", "namespace", namespace, "--ignore-not-found", show=False, timeout=300)
 
     def left(self) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from course_lib import images, waits
@@ -15,6 +14,7 @@ from course_lib.errors import CourseError
 from course_lib.lab import steps
 from course_lib.lab.store import Evidence
 from course_lib.settings import CHECKOUT
+from tests.cluster.web import silent
 
 pytestmark = [pytest.mark.docker, pytest.mark.cluster]
 
@@ -141,23 +141,13 @@ def test_an_answer_from_outside(served: Deployer, shared_cluster: KindCluster, r
         readings.require_answered_outside(served, NAME, address, ROW.pixels, "x")
 
 
-def no_answer(address: str) -> None:
-    try:
-        httpx.get(f"{address}/health", timeout=10, trust_env=False)
-    except httpx.ReadTimeout:
-        raise waits.NotYet("somebody is slow") from None
-    except httpx.HTTPError:
-        return
-    raise waits.NotYet("somebody answers")
-
-
 def test_a_service_that_sends_to_nobody(served: Deployer, shared_cluster: KindCluster) -> None:
     selector = served.api.get("v1", "Service", serving.SERVICE, serving.NAMESPACE)["spec"]["selector"]
     nobody = {"spec": {"selector": {key: "nobody" for key in selector}}}
     served.api.patch("v1", "Service", serving.SERVICE, serving.NAMESPACE, nobody)
     address = shared_cluster.address()
     try:
-        waits.until(lambda: no_answer(address), what="the nodes to follow the Service", timeout=90)
+        waits.until(lambda: silent(address), what="the nodes to follow the Service", timeout=90)
         with pytest.raises(CourseError, match=f"waited 2 s for an answer at {address}") as failed:
             readings.require_answered_outside(served, NAME, address, ROW.pixels, ROW.label, timeout=2)
         assert "kubectl get endpoints" in failed.value.do

@@ -1,8 +1,12 @@
-"""A small Deployment that the tests start and break."""
+"""A small Deployment that the tests start and break, and whether anybody answers."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import httpx
+
+from course_lib import waits
 
 Object = dict[str, Any]
 
@@ -43,3 +47,14 @@ def web(
             "template": {"metadata": {"labels": marks}, "spec": spec},
         },
     }
+
+
+def silent(address: str) -> None:
+    """Nobody answers there any more: the nodes follow a Service by a moment, and a slow answer is one."""
+    try:
+        httpx.get(f"{address}/health", timeout=10, trust_env=False)
+    except httpx.ReadTimeout:
+        raise waits.NotYet("somebody is slow") from None
+    except httpx.HTTPError:
+        return
+    raise waits.NotYet("somebody answers")

@@ -19,7 +19,7 @@ from course_lib.exercises import cluster_scenes as scenes
 from course_lib.exercises import lab_4_4_5 as exercises
 from course_lib.lab import catalog, store
 from course_lib.settings import CHECKOUT, settings
-from tests.cluster.web import web
+from tests.cluster.web import silent, web
 
 pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.lab]
 
@@ -155,17 +155,6 @@ def test_2_settings_that_reach_no_process(world: World) -> None:
 SELECTOR = "/spec/selector/app.kubernetes.io~1name"
 
 
-def silent(world: World) -> None:
-    """The nodes follow a Service by a moment."""
-    try:
-        httpx.get(f"{world.course.address()}/health", timeout=10, trust_env=False)
-    except httpx.ReadTimeout:
-        raise waits.NotYet("it is slow") from None
-    except httpx.HTTPError:
-        return
-    raise waits.NotYet("it still answers")
-
-
 def keyless(world: World, status: int) -> None:
     """A prediction without a key is answered so: the lab's own server refuses it."""
     try:
@@ -181,7 +170,7 @@ def keyless(world: World, status: int) -> None:
 def test_3_a_service_that_sends_to_nobody(world: World) -> None:
     back = f'[{{"op": "replace", "path": "{SELECTOR}", "value": "inference-server"}}]'
     with patched(world, "service/inference", back.replace("inference-server", "nobody"), back):
-        waits.until(lambda: silent(world), what="the nodes to send to nobody", timeout=90)
+        waits.until(lambda: silent(world.course.address()), what="the nodes to send to nobody", timeout=90)
         world.require_failed("4.4.5.3", "an answer at http", "kubectl get endpoints")
     waits.until(lambda: keyless(world, 401), what="the nodes to send to the server again", timeout=60)
 
