@@ -9,7 +9,7 @@ import datetime
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,23 @@ class Plan:
     seconds: float = 10
     pause: float = 4
     """Seconds before and after each change of the number of replicas."""
+    rates: stack_losses.Rates = field(default_factory=stack_losses.Rates)
 
     @classmethod
     def quick(cls) -> Plan:
         """Whether it works, in two or three minutes; its figures mean little."""
+        # so little that a machine with other work to do is not short of time as well: a queue that is full refuses
+        slow = stack_losses.Rates(whole=20, streams=2)
         return cls(
-            rounds=1, build=False, requests=40, vectors=500, documents_too=False, moments=(1,), seconds=3, pause=1
+            rounds=1,
+            build=False,
+            requests=40,
+            vectors=500,
+            documents_too=False,
+            moments=(1,),
+            seconds=3,
+            pause=1,
+            rates=slow,
         )
 
 
@@ -70,8 +81,8 @@ PARTS: Mapping[str, _Part] = {
     "door": lambda stack, plan, say: stack_door.figures(stack, plan.rounds, plan.requests),
     "index": lambda stack, plan, say: stack_index.on_many(stack, plan.vectors, say),
     "index_on_documents": lambda stack, plan, say: stack_index.on_documents(stack, say) if plan.documents_too else None,
-    "kills": lambda stack, plan, say: stack_losses.kills(stack, plan.moments, plan.seconds, say),
-    "scaling": lambda stack, plan, say: stack_losses.scaling(stack, plan.rounds, plan.pause, say),
+    "kills": lambda stack, plan, say: stack_losses.kills(stack, plan.rates, plan.moments, plan.seconds, say),
+    "scaling": lambda stack, plan, say: stack_losses.scaling(stack, plan.rates, plan.rounds, plan.pause, say),
 }
 #: With the two that need more than that: the one that starts it, and the one with a second stack.
 ALL_PARTS = ("start", *PARTS, "side_by_side")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from course_lib import shell
@@ -13,8 +14,15 @@ from course_lib.exercises import stack_scenes
 from course_lib.stacks import Stack
 from course_lib.steady_load import Sent, SteadyLoad
 
-RATE = 50.0
-STREAM_RATE = 4.0
+
+@dataclass(frozen=True)
+class Rates:
+    """What is asked each second."""
+
+    whole: float = 50
+    streams: float = 4
+
+
 _QUESTION = [{"role": "user", "content": "What is an image layer?"}]
 WHOLE: Mapping[str, Any] = {"model": "tutor", "messages": _QUESTION, "max_tokens": 16}
 #: The end token (2) is never drawn, so each goes on for a part of a second: some are on their way whenever a replica dies.
@@ -35,23 +43,25 @@ def docker_kill(stack: Stack) -> None:
 WAYS: Mapping[str, Callable[[Stack], None]] = {"crash": crash, "docker kill": docker_kill}
 
 
-def kills(stack: Stack, moments: Sequence[float], seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+def kills(
+    stack: Stack, rates: Rates, moments: Sequence[float], seconds: float, say: Callable[[str], None]
+) -> dict[str, Any]:
     """One of three replicas is killed under load, once a way and moment (seconds after the load began); and once none is,
     which tells what the machine itself makes of that load."""
     stack.scale("inference", 3)
     say(f"kills: {seconds:g} s without")
-    control = _under_load(stack, lambda stack: None, 0, seconds)
+    control = _under_load(stack, rates, lambda stack: None, 0, seconds)
     runs = []
     for moment in moments:
         for way, kill in WAYS.items():
             say(f"kills: {way} after {moment:g} s of {seconds:g}")
-            runs.append({"way": way, "moment_s": moment, **_under_load(stack, kill, moment, seconds)})
+            runs.append({"way": way, "moment_s": moment, **_under_load(stack, rates, kill, moment, seconds)})
             stack.start("inference")
     stack.scale("inference", 1)
     counted = ("requests", "lost", "streams", "streams_cut", "streams_refused")
     return {
-        "rate": RATE,
-        "stream_rate": STREAM_RATE,
+        "rate": rates.whole,
+        "stream_rate": rates.streams,
         "seconds": seconds,
         **{name: sum(run[name] for run in runs) for name in counted},
         "errors": sorted({error for run in runs for error in run["errors"]}),
@@ -60,10 +70,12 @@ def kills(stack: Stack, moments: Sequence[float], seconds: float, say: Callable[
     }
 
 
-def _under_load(stack: Stack, kill: Callable[[Stack], None], moment: float, seconds: float) -> dict[str, Any]:
+def _under_load(
+    stack: Stack, rates: Rates, kill: Callable[[Stack], None], moment: float, seconds: float
+) -> dict[str, Any]:
     # The kill beside the load, and the whole answers ended before the streams, which go on for longest: the load lasts as long
     # as was said.
-    with ThreadPoolExecutor(1) as pool, _streams(stack) as streams, _whole(stack) as whole:
+    with ThreadPoolExecutor(1) as pool, _streams(stack, rates) as streams, _whole(stack, rates) as whole:
         whole.run_for(moment)
         killed = pool.submit(kill, stack)
         whole.run_for(seconds - moment)
@@ -71,15 +83,15 @@ def _under_load(stack: Stack, kill: Callable[[Stack], None], moment: float, seco
     return {**fates(whole.sent), **stream_fates(streams.sent)}
 
 
-def scaling(stack: Stack, rounds: int, pause: float, say: Callable[[str], None]) -> dict[str, Any]:
+def scaling(stack: Stack, rates: Rates, rounds: int, pause: float, say: Callable[[str], None]) -> dict[str, Any]:
     """1, 3, 2 replicas under one load, with a pause before and after each change."""
     runs = []
     for number in range(rounds):
         say(f"scaling: 1, 3, 2 replicas, round {number + 1} of {rounds}")
         stack.scale("inference", 1)
-        with _whole(stack) as steady:
+        with _whole(stack, rates) as steady:
             steady.run_for(pause)
-        with _whole(stack) as load:
+        with _whole(stack, rates) as load:
             for count in (3, 2):
                 load.run_for(pause)
                 stack.scale("inference", count)
@@ -88,7 +100,7 @@ def scaling(stack: Stack, rounds: int, pause: float, say: Callable[[str], None])
     stack.scale("inference", 1)
     worst = {name: max(run[name] for run in runs) for name in ("p99_ms", "steady_p99_ms")}
     counted = {name: sum(run[name] for run in runs) for name in ("requests", "lost")}
-    return {"rate": RATE, **counted, **worst, "runs": runs}
+    return {"rate": rates.whole, **counted, **worst, "runs": runs}
 
 
 def fates(sent: Sequence[Sent]) -> dict[str, Any]:
@@ -121,9 +133,9 @@ def stream_fates(sent: Sequence[Sent]) -> dict[str, int]:
     }
 
 
-def _whole(stack: Stack) -> SteadyLoad:
-    return stack_scenes.load(stack, WHOLE, rate=RATE)
+def _whole(stack: Stack, rates: Rates) -> SteadyLoad:
+    return stack_scenes.load(stack, WHOLE, rate=rates.whole)
 
 
-def _streams(stack: Stack) -> SteadyLoad:
-    return stack_scenes.load(stack, STREAM, rate=STREAM_RATE, streamed=True)
+def _streams(stack: Stack, rates: Rates) -> SteadyLoad:
+    return stack_scenes.load(stack, STREAM, rate=rates.streams, streamed=True)

@@ -58,6 +58,7 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
     from inference_server.app import create_app
     from inference_server.connections import SlowHeads, allow_many, give_up_on_silent
     from inference_server.engines import standstill
+    from inference_server.one_piece import OnePieceProtocol
     from inference_server.registry import Registry
     from inference_server.reload import Reloader, wait_for_models
     from inference_server.serving import Phase, Serving
@@ -197,7 +198,7 @@ def _run(settings: Settings, split: Traffic, listener: socket.socket, grpc_liste
         create_app(serving),
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=OnePieceProtocol,
         lifespan="off",
         ws="none",
         proxy_headers=False,

@@ -49,6 +49,26 @@ def test_log_lines_are_json_and_hold_no_prompt(server: Server) -> None:
     assert secret not in server.output()
 
 
+def test_an_answer_comes_in_one_piece(server: Server) -> None:
+    """Head and body in one packet, while the engine works for others: half of them came in two before that was seen to."""
+    body = json.dumps({**CHAT, "stream": True, "max_tokens": 400, "logit_bias": {"2": -100}}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+    )
+    whole = json.dumps(CHAT).encode()
+    with (
+        closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as streaming,
+        closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as connection,
+    ):
+        streaming.sendall(head.format(len(body)).encode() + body)
+        # a stream's head doesn't wait for its end
+        assert b"text/event-stream" in streaming.recv(4096)
+        for _ in range(50):
+            connection.sendall(head.format(len(whole)).encode() + whole)
+            received, _, text = connection.recv(65536).partition(b"\r\n\r\n")
+            assert received.startswith(b"HTTP/1.1 200 ") and json.loads(text)["usage"]["completion_tokens"] <= 5
+
+
 def test_body_limit(server: Server) -> None:
     large = b'{"inputs": "' + b"x" * 2_000_000 + b'"}'
     reply = httpx.post(f"{server.url}/predict", content=large, headers={"Content-Type": "application/json"})
