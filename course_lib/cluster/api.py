@@ -27,7 +27,7 @@ Object = dict[str, Any]
 #: Who owns the fields that the course sets (server-side apply keeps account of it in metadata.managedFields).
 MANAGER = "course"
 #: Seconds to connect, and between two pieces of an answer.
-_TIMEOUT = (5.0, 30.0)
+_TIMEOUT = (20.0, 60.0)
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 

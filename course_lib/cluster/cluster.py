@@ -172,7 +172,7 @@ class Cluster(ABC):
         except shell.CommandError as error:
             raise explanations.of_kubectl(error) from None
 
-    def wait_metrics(self, *, timeout: float = 120) -> None:
+    def wait_metrics(self, *, timeout: float = 300) -> None:
         """Waits until CPU and memory of pods can be asked for: `kubectl top` and autoscalers need them, nothing else does.
 
         Raises:

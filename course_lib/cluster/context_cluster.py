@@ -255,7 +255,7 @@ class ContextCluster(Cluster):
         ledger.write_down("cordon", row)
         try:
             pods = f"--pod-selector={_mark()}"
-            self.kubectl("drain", node, pods, "--delete-emptydir-data", "--timeout=150s", timeout=170)
+            self.kubectl("drain", node, pods, "--delete-emptydir-data", "--timeout=400s", timeout=420)
             yield True
         finally:
             self.kubectl("uncordon", node)

@@ -51,7 +51,9 @@ def delete(api: Api, namespace: str, labels: str, *, timeout: float) -> list[str
     if not labels.strip():
         raise CourseError("a deletion by label needs a label", do="Give one, as in `app.kubernetes.io/part-of=course`.")
     # What has an owner goes with it; and where the owner does not carry the label, it would be made anew at once.
-    first = find(api, namespace, labels)
+    first = waits.until(
+        lambda: find(api, namespace, labels), what="the API server's list of kinds", timeout=120, every=0.5
+    )
     roots = [one for one in first if not _owner(one)]
     for one in roots:
         meta = one["metadata"]

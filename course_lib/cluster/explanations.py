@@ -60,11 +60,13 @@ _START: tuple[tuple[str, str, str], ...] = (
         "Remove it: `course cluster down`.",
     ),
 )
+_AWAY = "the cluster's API server does not answer"
 _KUBECTL: tuple[tuple[str, str, str], ...] = (
     (
         r"connection to the server .* was refused|was refused - did you specify|(to the server|error): EOF|\"https?://\S+: (EOF|unexpected EOF)"
-        r"|reset by peer|broken pipe|connection lost|i/o timeout|TLS handshake timeout|no route to host",
-        "the cluster's API server does not answer",
+        r"|reset by peer|broken pipe|connection lost|i/o timeout|TLS handshake timeout|no route to host"
+        r"|etcdserver: (request timed out|leader changed)|currently unable to handle the request",
+        _AWAY,
         "Is the cluster up? `course cluster status`. After a restart of Docker its nodes take half a minute.",
     ),
     (
@@ -118,10 +120,13 @@ def of_start(error: CourseError, nodes: str) -> CourseError:
 def of_kubectl(error: CommandError) -> CourseError:
     """A failed kubectl as a sentence, with its own words below."""
     said = (error.stderr.strip() or error.stdout.strip())[-1500:]
+    told = CourseError(f"`kubectl` failed: {error.what}", why=said, do="Its own words above say why.")
     for pattern, what, do in _KUBECTL:
         if re.search(pattern, said, re.MULTILINE):
-            return CourseError(what, why=said, do=do)
-    return CourseError(f"`kubectl` failed: {error.what}", why=said, do="Its own words above say why.")
+            told = CourseError(what, why=said, do=do)
+            break
+    told.passing = error.status is None or told.what == _AWAY
+    return told
 
 
 def _around(text: str, found: re.Match[str]) -> str:

@@ -61,7 +61,7 @@ def require_config(cluster: Cluster) -> dict[str, Any]:
     return config
 
 
-def request(deployer: Deployer, image: str, *, timeout: float = 60) -> Asked:
+def request(deployer: Deployer, image: str, *, timeout: float = 180) -> Asked:
     """Starts a pod as the overlay `gpu` has them, which asks for one GPU, and looks what becomes of it.
 
     Where no node has one, it stays Pending, and the scheduler says of each node why. It is deleted afterwards.

@@ -244,11 +244,7 @@ class KindCluster(Cluster):
         return rows + [f"file {self.kubeconfig.name}"] * self.kubeconfig.exists()
 
     def runs_as(self, node: Node) -> str:
-        asked = shell.run(
-            ["docker", "container", "inspect", "--format={{.State.Status}} {{.Config.Image}}", node.name],
-            show=False, check=False, timeout=30,
-        ).output  # fmt: skip
-        state, _, image = asked.partition(" ")
+        state, image = self._state(node.name)
         if state != "running":
             raise CourseError(f"node {node.name} is no running container", do="Start the cluster: `course.up()`.")
         return image
@@ -257,7 +253,7 @@ class KindCluster(Cluster):
     def drained(self, node: str) -> Iterator[bool]:
         """Empties a node, as before its repair: nothing new comes, and its pods are asked to go; afterwards it is back."""
         try:
-            self.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s", timeout=170)
+            self.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=400s", timeout=420)
             yield True
         finally:
             self.kubectl("uncordon", node)
@@ -324,6 +320,16 @@ class KindCluster(Cluster):
         """kind's own last lines."""
         return "\n".join([line for _, line in self._said if line][-6:]) or f"making {self.name}"
 
+    @staticmethod
+    def _state(container: str) -> tuple[str, str]:
+        """A container's state and its image; both empty where it is not there."""
+        said = shell.run(
+            ["docker", "container", "inspect", "--format={{.State.Status}} {{.Config.Image}}", container],
+            show=False, check=False, timeout=30,
+        ).output  # fmt: skip
+        state, _, image = said.partition(" ")
+        return state, image
+
     def _answers(self) -> bool:
         if not self.kubeconfig.exists():
             return False
@@ -333,7 +339,9 @@ class KindCluster(Cluster):
                 said = self.kubectl("get", "--raw=/readyz", show=False, check=False, timeout=30)
             except CourseError as slow:
                 raise waits.NotYet(slow.what) from None
-            if said.output != "ok" and "Error from server" in said.stderr:  # it is there, and unwell for a moment
+            # It is there, and unwell for a moment; or it is being started again: kubectl takes an empty kubeconfig for localhost.
+            starts = "localhost:8080" not in said.stderr and self._state(self.containers[0])[0] == "running"
+            if said.output != "ok" and ("Error from server" in said.stderr or starts):
                 raise waits.NotYet(said.stderr)
             return said.output == "ok"
 
@@ -381,7 +389,8 @@ class KindCluster(Cluster):
             show=False, check=False, timeout=30,
         ).output.split()  # fmt: skip
         names = dict.fromkeys([*self.containers, *listed])
-        shell.run(["docker", "rm", "--force", "--volumes", *names], show=False, check=False, timeout=120)
+        with suppress(CourseError):  # what it has not managed is seen below
+            shell.run(["docker", "rm", "--force", "--volumes", *names], show=False, check=False, timeout=300)
         us = ledger.Session.current()
         rows = [ledger.Row("container", name, "run", "", us) for name in names]
         rows += [ledger.Row(kind, name, "run", "", us) for kind, name in self._objects() if kind == "network"]

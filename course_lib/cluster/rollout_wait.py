@@ -125,8 +125,18 @@ def _different(problems: Sequence[Problem]) -> list[tuple[Problem, int]]:
 def _told(api: Api, namespace: str, one: Problem, alike: int) -> _Told:
     if not one.container:
         return _Told(one, "", "", alike)
-    now, before = (_log(api, namespace, one, previous=previous) for previous in (False, True))
+    now, before = _logs(api, namespace, one)
+    tries = 5 if "exit code" in one.message else 0  # between two runs the kubelet has neither for a moment
+    while tries and not (now or before):
+        time.sleep(1)
+        tries -= 1
+        now, before = _logs(api, namespace, one)
     return _Told(one, now, "" if before == now else before, alike)
+
+
+def _logs(api: Api, namespace: str, one: Problem) -> tuple[str, str]:
+    """Of this run, and of the one before."""
+    return _log(api, namespace, one, previous=False), _log(api, namespace, one, previous=True)
 
 
 def _text(api: Api, namespace: str, told: _Told) -> str:

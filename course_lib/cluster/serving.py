@@ -87,7 +87,7 @@ def ask_many(deployer: Deployer, address: str, rows: Sequence[Sequence[float]], 
     """
     key = headers(deployer)
     with suppress(waits.WaitTimeout):
-        waits.until(lambda: _known(deployer, address, rows[0], key), what="each pod to have answered", timeout=15)
+        waits.until(lambda: _known(deployer, address, rows[0], key), what="each pod to have answered", timeout=30)
     before = counted(deployer)
     for number in range(count):
         predict(address, rows[number % len(rows)], key)
@@ -103,7 +103,7 @@ def _known(deployer: Deployer, address: str, row: Sequence[float], key: dict[str
         raise waits.NotYet(f"{', '.join(idle)} answered none")
 
 
-def wait_for_service(address: str, *, timeout: float = 30) -> None:
+def wait_for_service(address: str, *, timeout: float = 60) -> None:
     """Waits until a server answers behind a Service: each node makes its rules a moment after a pod is ready.
 
     Args:
@@ -122,7 +122,7 @@ def wait_for_service(address: str, *, timeout: float = 30) -> None:
     waits.until(probe, what=f"an answer at {address}", timeout=timeout, every=0.2, do=_NOBODY)
 
 
-def predict(address: str, row: Sequence[float], with_headers: dict[str, str], *, timeout: float = 10) -> dict[str, Any]:
+def predict(address: str, row: Sequence[float], with_headers: dict[str, str], *, timeout: float = 30) -> dict[str, Any]:
     """One prediction on a connection of its own: a Service draws a pod for every connection.
 
     Raises:

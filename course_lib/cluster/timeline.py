@@ -71,7 +71,7 @@ class Timeline:
         Raises:
             CourseError: they are not in time, or were there from the beginning.
         """
-        first = self._until(lambda one: True, "a first look", 30)
+        first = self._until(lambda one: True, "a first look", 120)
         if first.ready >= to_at_least:
             raise CourseError(
                 f"{self.name} had {first.ready} replicas already", do="Scale it down before the load comes."
@@ -80,7 +80,7 @@ class Timeline:
         record("hpa.scaled-up", "kubernetes", self.name, seconds=round(moment.at, 1), cpu=moment.cpu, target=moment.target, desired=moment.desired, ready=moment.ready)  # fmt: skip
         return moment.at
 
-    def require_scaled_down(self, to: int, *, timeout: float = 180) -> float:
+    def require_scaled_down(self, to: int, *, timeout: float = 400) -> float:
         """Waits until the autoscaler wants so many replicas again, and no more are there; returns after how many seconds.
 
         Raises:
@@ -113,7 +113,7 @@ class Timeline:
                 self._moments.append(self._look())
             except CourseError as error:
                 # One answer that is missing is no end: the API server is busy, too, under load.
-                if len(self._moments) == 0 and time.monotonic() - self.started > 20:
+                if len(self._moments) == 0 and time.monotonic() - self.started > 90:
                     self._failed = error
                     return
             self._stop.wait(self._every)

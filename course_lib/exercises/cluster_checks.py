@@ -158,7 +158,7 @@ def applied(deployer: Deployer, found: Sequence[Object], *, dry_run: bool = Fals
         ) from None
 
 
-def rolled_out(deployer: Deployer, name: str = serving.DEPLOYMENT, *, timeout: float = 150) -> None:
+def rolled_out(deployer: Deployer, name: str = serving.DEPLOYMENT, *, timeout: float = 300) -> None:
     """Waits until a Deployment serves.
 
     Raises:

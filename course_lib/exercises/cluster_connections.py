@@ -35,6 +35,8 @@ def start(deployer: Deployer) -> None:
     }
     ready = {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 3}
     answers = {"ports": [{"name": "http", "containerPort": serving.PORT}], "readinessProbe": ready}
+    # A pod is refused where the namespace, a moment old, has no ServiceAccount yet.
+    waits.until(lambda: _account(deployer), what="the namespace's ServiceAccount", timeout=120, every=0.2)
     deployer.apply(
         [
             service,
@@ -49,7 +51,12 @@ def start(deployer: Deployer) -> None:
         if waiting:
             raise waits.NotYet("; ".join(waiting))
 
-    waits.until(probe, what="the pods that try the door", timeout=120, every=0.2)
+    waits.until(probe, what="the pods that try the door", timeout=240, every=0.2)
+
+
+def _account(deployer: Deployer) -> None:
+    if deployer.api.find("v1", "ServiceAccount", "default", NAME) is None:
+        raise waits.NotYet("there is none yet")
 
 
 def _pod(name: str, labels: dict[str, str], container: Object) -> Object:
@@ -69,7 +76,7 @@ def _pod(name: str, labels: dict[str, str], container: Object) -> Object:
 def enforced(deployer: Deployer, *, timeout: float = 12) -> bool:
     """Whether this cluster's network enforces policies: a connection that works ends under a deny-all, within seconds."""
     for source, host, port in _tried(deployer):
-        if not _becomes(deployer, source, host, port, wanted=True, timeout=30):
+        if not _becomes(deployer, source, host, port, wanted=True, timeout=90):
             raise NotYet(
                 f"without any policy, {source} does not reach {host}:{port}",
                 expected="an open door to begin with",
@@ -79,7 +86,7 @@ def enforced(deployer: Deployer, *, timeout: float = 12) -> bool:
     source, host, port = _tried(deployer)[-1]
     closed = _becomes(deployer, source, host, port, wanted=False, timeout=timeout)
     # One that only failed on a busy machine gets through a moment later.
-    return closed and not _becomes(deployer, source, host, port, wanted=True, timeout=4)
+    return closed and not _becomes(deployer, source, host, port, wanted=True, timeout=15)
 
 
 def _tried(deployer: Deployer) -> list[tuple[str, str, int]]:
@@ -100,7 +107,7 @@ def require_tried(deployer: Deployer) -> dict[str, object]:
     """
     (client, name, port), *closed = _tried(deployer)
     require(
-        _becomes(deployer, client, name, port, wanted=True, timeout=30),
+        _becomes(deployer, client, name, port, wanted=True, timeout=90),
         f"tried: pod {client} does not reach {name}:{port}",
         expected="it does, since your policies say so",
         look="both directions, and DNS",

@@ -127,7 +127,7 @@ def _broken() -> Iterator[tuple[Deployer, dict[str, str]]]:
             if waiting := [name for name, one in ailments.items() if not _told(name, one, noted)]:
                 raise waits.NotYet(f"nothing telling yet of {', '.join(waiting)}")
 
-        waits.until(probe, what="what Kubernetes notes of each Deployment", timeout=150, every=0.2)
+        waits.until(probe, what="what Kubernetes notes of each Deployment", timeout=300, every=0.2)
         yield deployer, {name: one.word for name, one in ailments.items()}
 
 

@@ -72,7 +72,7 @@ def require_holds(folder: Path) -> dict[str, object]:
         }
 
 
-def require_measured(deployer: Deployer, *, timeout: float = 120) -> None:
+def require_measured(deployer: Deployer, *, timeout: float = 300) -> None:
     """Waits until an autoscaler knows what its pods use: what it does from then on is its own doing.
 
     Raises:

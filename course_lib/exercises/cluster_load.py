@@ -22,7 +22,7 @@ def predictions(deployer: Deployer, address: str, *, rate: float) -> SteadyLoad:
     """Users who come once: each prediction on a connection of its own, so that the Service draws a pod for each."""
     body = {"model": "digits", "inputs": list(images.samples(1)[0].pixels)}
     return SteadyLoad(
-        f"{address}/predict", body, rate=rate, headers=headers(deployer), timeout=15, keep_alive=False
+        f"{address}/predict", body, rate=rate, headers=headers(deployer), timeout=60, keep_alive=False
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def replace_all(deployer: Deployer, load: SteadyLoad, name: str = serving.DEPLOY
             raise waits.NotYet("; ".join(left))
 
     try:
-        waits.until(gone, what="the old pods to be gone", timeout=120, every=0.3)
+        waits.until(gone, what="the old pods to be gone", timeout=300, every=0.3)
     except waits.WaitTimeout as late:
         raise NotYet(
             late.why, expected="the old pods, gone after their grace period", look="terminationGracePeriodSeconds"

@@ -33,10 +33,11 @@ def deadlock(cluster: Cluster) -> list[dict[str, object]]:
         found.wait(_NAME)
         rows = _pods(found, "one pod has the device")
         found.restart(_NAME)
-        waits.until(lambda: _unschedulable(found), what="the new pod to find no device", timeout=60, every=0.3)
+        waits.until(lambda: _unschedulable(found), what="the new pod to find no device", timeout=180, every=0.3)
         rows += _pods(found, "RollingUpdate: a new one first")
         strategy = {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}
         found.api.patch("apps/v1", "Deployment", _NAME, found.namespace, strategy)
+        waits.until(lambda: _one(found), what="the old pod to go first", timeout=180, every=0.3)
         found.wait(_NAME)
         return rows + _pods(found, "Recreate: the old one goes first")
 
@@ -58,13 +59,19 @@ def _unschedulable(found: Deployer) -> None:
         raise waits.NotYet(str(states))
 
 
+def _one(found: Deployer) -> None:
+    there = [pod.words() for pod in found.pods(_NAME) if not pod.terminating]
+    if len(there) != 1:
+        raise waits.NotYet("; ".join(there) or "no pod")
+
+
 @contextmanager
 def _one_device(cluster: Cluster, node: str) -> Iterator[None]:
     """A node says that it has one, for as long as the block lasts."""
     path = f"/status/capacity/{DEVICE.replace('/', '~1')}"
     json_patch(cluster, node, {"op": "add", "path": path, "value": "1"})
     try:
-        waits.until(lambda: _offered(cluster, node), what="the node to offer its device", timeout=60, every=0.3)
+        waits.until(lambda: _offered(cluster, node), what="the node to offer its device", timeout=180, every=0.3)
         yield
     finally:
         json_patch(cluster, node, {"op": "remove", "path": path})

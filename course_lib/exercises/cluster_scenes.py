@@ -132,7 +132,7 @@ def used_of(found: Deployer) -> list[dict[str, object]]:
             "requested ": asked["requests"]["memory"],
             "limit ": asked["limits"]["memory"],
         }
-        for pod, usage in waits.until(measured, what="the pods' figures", timeout=60, every=1).items()
+        for pod, usage in waits.until(measured, what="the pods' figures", timeout=180, every=1).items()
     ]
 
 

@@ -136,12 +136,12 @@ def _settled(deployer: Deployer) -> int:
 
     def probe() -> int:
         status = deployer.status(DEPLOYMENT)
-        if not status.wanted == status.ready == status.updated == status.total:
+        if not status.seen or not status.wanted == status.ready == status.updated == status.total:
             raise waits.NotYet(status.words())
         return int(status.ready)
 
     try:
-        return waits.until(probe, what=f"{DEPLOYMENT} to be ready", timeout=90, every=0.3)
+        return waits.until(probe, what=f"{DEPLOYMENT} to be ready", timeout=240, every=0.3)
     except waits.WaitTimeout as late:
         raise NotYet(late.why, expected=f"{REPLICAS} pods, ready", look="`kubectl get pods`, and `describe`") from None
 
@@ -162,7 +162,9 @@ def _play(deployer: Deployer) -> None:
             if newest.number < revision or not states or {"Pending", "ContainerCreating"} & set(states):
                 raise waits.NotYet(f"revision {newest.number}: {', '.join(states) or 'no pod'}")
 
-        waits.until(come_so_far, what=f"a pod of release {rollout[0]} to run, or to say why not", timeout=90, every=0.2)
+        waits.until(
+            come_so_far, what=f"a pod of release {rollout[0]} to run, or to say why not", timeout=240, every=0.2
+        )
 
 
 def _deployment(release: str, differs: Object, cause: str) -> Object:

@@ -167,7 +167,7 @@ def test_a_bench_that_is_told_to_end_leaves_no_server(tmp_path: Path) -> None:
         assert process.poll() is None, (tmp_path / "output").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == 128 + signal.SIGTERM, (tmp_path / "output").read_text()
+    assert process.wait(240) == 128 + signal.SIGTERM, (tmp_path / "output").read_text()
 
     def gone() -> None:
         if left := left_behind(tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from course_lib import shell, waits
 from course_lib.cluster import KindCluster, pods
 from course_lib.cluster import api as clusters_api
 from course_lib.cluster.deployer import Deployer
+from course_lib.cluster.pods import Event
 from course_lib.cluster.refusals import ApiError
 from course_lib.errors import CourseError
 from tests.cluster.web import web
@@ -140,9 +142,13 @@ def test_logs_of_a_deployment_are_those_of_each_pod(deployer: Deployer, running:
 
 
 def test_events_are_in_order(deployer: Deployer, running: str) -> None:
-    found = deployer.events(deployer.pods(running)[0].name)
-    reasons = [one.reason for one in found]
-    assert {"Scheduled", "Pulled", "Created", "Started"} <= set(reasons)
+    def probe() -> list[Event]:
+        noted = deployer.events(deployer.pods(running)[0].name)
+        if not {"Scheduled", "Pulled", "Created", "Started"} <= {one.reason for one in noted}:
+            raise waits.NotYet(str(noted))
+        return noted
+
+    found = waits.until(probe, what="the kubelet's events", timeout=60)
     assert [one.last for one in found] == sorted(one.last for one in found)
     assert next(one for one in found if one.reason == "Started").container == "web"
 
@@ -154,7 +160,7 @@ def test_cpu_and_memory(deployer: Deployer, running: str) -> None:
             raise waits.NotYet(f"{len(found)} pods measured")
         return found
 
-    for one in waits.until(probe, what="the metrics", timeout=90, every=1).values():
+    for one in waits.until(probe, what="the metrics", timeout=240, every=1).values():
         assert 0 <= one.cpu < 1 and 1e6 < one.memory < 1e9
 
 
@@ -250,7 +256,7 @@ def test_an_autoscaler(deployer: Deployer, loaded: tuple[str, str]) -> None:
         if found.current < 2:
             raise waits.NotYet(found.words())
 
-    waits.until(probe, what="the autoscaler to ask for its minimum", timeout=90, every=1)
+    waits.until(probe, what="the autoscaler to ask for its minimum", timeout=240, every=1)
     found = deployer.autoscaler("auto")
     assert (found.minimum, found.maximum, found.targets) == (2, 4, {"cpu": 50})
     deployer.apply([web("auto", loaded[0]) | {"metadata": {"name": "auto"}}])  # it says one replica: taken over again
@@ -276,7 +282,7 @@ def test_many_bytes_come_through_whole(deployer: Deployer, loaded: tuple[str, st
     deployer.apply([web("bytes", loaded[0], container={"command": ["python3", "-c", code], "readinessProbe": None})])
     deployer.wait("bytes")
     with deployer.port_forward("bytes", 8080) as address:
-        waits.until(lambda: _up(address), what="the server", timeout=20)
+        waits.until(lambda: _up(address), what="the server", timeout=90)
         assert len(httpx.get(address, timeout=60, trust_env=False).content) == 20_000_000
         sent = bytes(range(256)) * 40_000
         assert httpx.post(address, content=sent, timeout=60, trust_env=False).text == hashlib.sha256(sent).hexdigest()
@@ -317,7 +323,7 @@ def test_a_connection_that_breaks_does_not_end_the_others(deployer: Deployer, lo
             return False
 
     with deployer.port_forward("resets", 8080) as address:
-        waits.until(lambda: _up(address), what="the server", timeout=30)
+        waits.until(lambda: _up(address), what="the server", timeout=90)
         with ThreadPoolExecutor(8) as pool:
             answered = list(pool.map(ask, range(50)))
     assert answered.count(False) == 10
@@ -340,7 +346,8 @@ def test_a_pod_that_goes_ends_its_connections(deployer: Deployer, loaded: tuple[
             held.sendall(b"GET / HTTP/1.1\r\n")  # and no more: the server waits for the rest
             time.sleep(2)  # until it has it
             deployer.api.delete("v1", "Pod", found.name, deployer.namespace)
-            assert held.recv(1) == b"", "it ends, and does not hang"
+            with suppress(ConnectionResetError):  # where the forward has not read all that was sent
+                assert held.recv(1) == b"", "it ends, and does not hang"
         waits.until(lambda: _gone(deployer, found.name), what="the pod to go", timeout=150)
         with pytest.raises(httpx.HTTPError):
             httpx.get(address, timeout=30, trust_env=False)
@@ -427,7 +434,7 @@ def test_what_holds_a_deletion_up_is_named(deployer: Deployer) -> None:
     with pytest.raises(waits.WaitTimeout, match=r"ConfigMap/held \(finalizers: example.com/wait\)"):
         deployer.delete("app=held", timeout=2)
     deployer.api.patch("v1", "ConfigMap", "held", deployer.namespace, {"metadata": {"finalizers": None}})
-    waits.until(lambda: deployer.delete("app=held"), what="it to go", timeout=20)
+    waits.until(lambda: deployer.delete("app=held"), what="it to go", timeout=90)
 
 
 # Log in

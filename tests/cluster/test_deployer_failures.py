@@ -65,7 +65,7 @@ CASES = {
         "CrashLoopBackOff OOMKilled", ("more memory than its limit",),
     ),
     "killed-by-its-liveness-probe": Case(
-        _IDLE | {"livenessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1}, "readinessProbe": get("/")},
+        _IDLE | {"livenessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 5}, "readinessProbe": get("/")},
         "CrashLoopBackOff", ("liveness probe fails", "thinking"),
     ),
     "too-large": Case({"resources": {"requests": {"cpu": "1000"}}}, "Unschedulable", ("Insufficient cpu", "as much left as it requests")),

@@ -20,7 +20,7 @@ from course_lib.cluster import Deployer, KindCluster
 from course_lib.cluster.tools import Source
 from course_lib.errors import CourseError
 from course_lib.steady_load import SteadyLoad
-from tests.cluster.web import web
+from tests.cluster.web import get, web
 
 pytestmark = [pytest.mark.docker, pytest.mark.cluster]
 
@@ -74,7 +74,9 @@ def test_traffic_goes_on_while_the_api_server_is_restarted(
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "steady"},
         "spec": {"type": "NodePort", "selector": {"app": "steady"}, "ports": [{"port": 8080, "nodePort": 30081}]},
     }  # fmt: skip
-    deployer.apply([web("steady", loaded[0], replicas=2), service])
+    # a moment's silence of this busy machine takes no pod out of the Service
+    patient = {"readinessProbe": get("/") | {"failureThreshold": 20}}
+    deployer.apply([web("steady", loaded[0], replicas=2, container=patient), service])
     deployer.wait("steady")
     address = shared_cluster.address(30081)
     inside = ["docker", "exec", shared_cluster.containers[0]]
@@ -93,8 +95,8 @@ def test_traffic_goes_on_while_the_api_server_is_restarted(
             raise waits.NotYet(error.what) from None
 
     try:
-        waits.until(led, what="the nodes to know the Service", timeout=30, every=0.2)
-        with SteadyLoad(address, None, rate=20, keep_alive=False, timeout=10) as load:
+        waits.until(led, what="the nodes to know the Service", timeout=120, every=0.2)
+        with SteadyLoad(address, None, rate=20, keep_alive=False, timeout=60) as load:
             load.run_for(1)
             before = shell.run(find, show=False).output
             shell.run([*inside, "kill", "-9", before], show=False)

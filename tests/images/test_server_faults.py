@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,21 +64,28 @@ def test_out_of_memory(fresh_state: Path, inference_image: str, name: str) -> No
     """Bodies of a permitted size, sent all but to their end on so many connections that they can't all be held."""
     body = bytes(1_000_000)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000001\r\n\r\n"
+    seen: dict[str, str | None] = {}
+
+    def killed() -> None:
+        if seen != {"oom": None, "die": "137"}:
+            raise waits.NotYet(str(seen))
+
     with serving(inference_image, name) as container, ExitStack() as held:
-        began = time.time()
+        # heard as they happen: the engine keeps the last 256 events of all containers, which is seconds of health checks
+        happened = client().events(filters={"container": container.name, "event": ["oom", "die"]}, decode=True)
+        held.callback(happened.close)
+
+        def listen() -> None:
+            for event in happened:
+                seen[event["Action"]] = event["Actor"]["Attributes"].get("exitCode")
+
+        threading.Thread(target=listen, daemon=True).start()
         with suppress(OSError):  # from some moment on, nobody is there to read them
             for _ in range(2 * MEMORY_MB):
-                connection = held.enter_context(closing(socket.create_connection(("127.0.0.1", container.port), 5)))
+                connection = held.enter_context(closing(socket.create_connection(("127.0.0.1", container.port), 60)))
                 connection.sendall(head + body)
         wait_restarted(container)
-        filters = {"container": container.name, "event": ["oom", "die"]}
-        seen = {
-            event["Action"]: event["Actor"]["Attributes"].get("exitCode")
-            for event in client().api.events(
-                since=int(began) - 5, until=int(time.time()) + 1, filters=filters, decode=True
-            )
-        }
-        assert seen == {"oom": None, "die": "137"}
+        waits.until(killed, what="the engine to tell of its end", timeout=30)
 
 
 def test_killed(fresh_state: Path, inference_image: str, small_image: str, name: str) -> None:
