@@ -217,12 +217,12 @@ def figures(
             reloads, next_reload = 0, 0.0
             with _Crowd(server, workload.texts(tutor, workload.mixed_lengths)) as crowd:
                 began = time.monotonic()
-                # Two sizes at least, however long a reload took.
-                while (now := time.monotonic() - began) < seconds or sum(at >= warm_up for at, _ in sizes) < 2:
+                # Ten sizes at least, however long a reload took: they are told by tenths.
+                while (now := time.monotonic() - began) < seconds or sum(at >= warm_up for at, _ in sizes) < 10:
                     if now > next_reload:
                         _reload(server, tutor, reloads := reloads + 1)
                         next_reload = now + (reload_every if now > warm_up else reload_every / 10)
-                    sizes.append((now, _resident_mb(server)))
+                    sizes.append((time.monotonic() - began, _resident_mb(server)))
                     if len(sizes) % 60 == 0:
                         say(f"{now:.0f} s, {sum(crowd.done.values()):,} requests, {sizes[-1][1]:.0f} MB")
                     time.sleep(min(1.0, seconds / 100))

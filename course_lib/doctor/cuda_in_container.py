@@ -18,7 +18,7 @@ _REMEDY = "Run `sudo nvidia-ctk runtime configure --runtime=docker` and restart 
 def some_image() -> str:
     """An image of the course with a Python in it that is here already; empty where there is none yet."""
     asked = ["docker", "image", "ls", "--filter=reference=course-base/python-slim", "--format={{.Repository}}:{{.Tag}}"]
-    return next(iter(shell.run(asked, show=False, timeout=5).output.splitlines()), "")
+    return next(iter(shell.run(asked, show=False, timeout=20).output.splitlines()), "")
 
 
 def use_cuda(image: str, *options: str) -> str:
@@ -39,7 +39,7 @@ def use_cuda(image: str, *options: str) -> str:
             [*command, *options, *ledger.label_arguments(), image, "-"],
             show=False,
             input=PROBE.read_text(),
-            timeout=30,
+            timeout=60,
         ).output
     finally:
         shell.run(remove, show=False, check=False)

@@ -17,7 +17,7 @@ def image_cuda(reference: str) -> cuda_table.Two | None:
     """CUDA of an image, as the image itself says it in CUDA_VERSION; None where it is not here or says nothing."""
     try:
         said = shell.run(
-            ["docker", "image", "inspect", "--format={{json .Config.Env}}", reference], show=False, timeout=5
+            ["docker", "image", "inspect", "--format={{json .Config.Env}}", reference], show=False, timeout=20
         )
     except CourseError:
         return None

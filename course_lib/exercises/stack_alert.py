@@ -43,16 +43,16 @@ def require_does_not_fall_silent(folder: Path) -> dict[str, object]:
         def alertmanager() -> bool:
             return any(one["labels"]["alertname"] == "TooFewReplicas" for one in stack.alerts())
 
-        stack.prometheus.wait_for('sum(up{job="inference"}) == 2', timeout=30)
+        stack.prometheus.wait_for('sum(up{job="inference"}) == 2', timeout=120)
         # While they started there were fewer than two, so it may have fired already, and rightly.
-        calm = checks.eventually(lambda: state() == "", what="", timeout=20)
+        calm = checks.eventually(lambda: state() == "", what="", timeout=90)
         require(calm, "it fires while two replicas are up", expected="no alert", look="the comparison")
         began = time.monotonic()
         stack.scale("inference", 1)
         _require_firing(state, alertmanager, "one replica is left")
         seen["one replica left"] = f"fires after {time.monotonic() - began:.0f} s"
         stack.scale("inference", 2)
-        resolved = checks.eventually(lambda: state() == "", what="", timeout=45)
+        resolved = checks.eventually(lambda: state() == "", what="", timeout=90)
         require(resolved, "with two replicas again it does not resolve", expected="no alert", look="the comparison")
         seen["two again"] = "resolves"
         return seen | {"none left": "goes on firing, in the rule tester"}
@@ -131,9 +131,9 @@ def _require_played_through(stack: Stack) -> None:
 
 
 def _require_firing(state: Callable[[], str], alertmanager: Callable[[], bool], when: str) -> None:
-    fires = checks.eventually(lambda: state() == "firing", what="", timeout=45)
+    fires = checks.eventually(lambda: state() == "firing", what="", timeout=90)
     require(fires, f"it does not fire when {when}", expected="`firing` within seconds", look="the expression, by hand, in `stack.prometheus.query`")  # fmt: skip
-    sent = checks.eventually(alertmanager, what="", timeout=20)
+    sent = checks.eventually(alertmanager, what="", timeout=90)
     require(sent, "Alertmanager never heard of it", expected="the alert there, too", look="Alertmanager's log")
 
 

@@ -57,7 +57,12 @@ class Registry:
         """
         repository, _, tag = name.partition(":")
         accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-        answer = httpx.head(f"http://{self.address}/v2/{repository}/manifests/{tag}", headers={"Accept": accept})
+        answer = httpx.head(
+            f"http://{self.address}/v2/{repository}/manifests/{tag}",
+            headers={"Accept": accept},
+            timeout=30,
+            trust_env=False,
+        )
         if answer.status_code != 200:
             raise CourseError(
                 f"the registry has no {name}", why=f"It answered {answer.status_code}.", do="Push it first."

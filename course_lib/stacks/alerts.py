@@ -22,7 +22,7 @@ class Alert:
     runbook: Path
 
 
-def wait_firing(stack: Stack, name: str, *, timeout: float = 90) -> Alert:
+def wait_firing(stack: Stack, name: str, *, timeout: float = 180) -> Alert:
     """Waits until an alert fires and Alertmanager has it.
 
     Raises:
@@ -43,7 +43,7 @@ def wait_firing(stack: Stack, name: str, *, timeout: float = 90) -> Alert:
     return found
 
 
-def wait_resolved(stack: Stack, name: str, *, timeout: float = 90) -> None:
+def wait_resolved(stack: Stack, name: str, *, timeout: float = 180) -> None:
     """Waits until an alert neither fires nor is about to.
 
     Raises:

@@ -113,12 +113,15 @@ def explain(project: Project, unwell: list[State]) -> str:
         one = _between_starts(project, one)
         if (one.restarts or one.exit_code == 137) and not one.out_of_memory and _ran_out_of_memory(one.container):
             one = replace(one, out_of_memory=True)
-        logged = shell.run(["docker", "logs", "--tail=8", one.container], show=False, check=False, timeout=30)
-        log = "\n".join(f"    {line[:240]}" for line in (logged.stdout + logged.stderr).strip().splitlines()[-8:])
+        # Where one was started again, the new run may have written already, and what ended the last one stands further up.
+        tail = 60 if one.restarts else 8
+        logged = shell.run(["docker", "logs", f"--tail={tail}", one.container], show=False, check=False, timeout=30)
+        said = [line[:240] for line in (logged.stdout + logged.stderr).strip().splitlines()]
+        log = "\n".join(f"    {line}" for line in said[-8:])
         lines = [f"{one.service}: {one.words()}"]
         lines += [f"  its last probe said: {one.probe}"] if one.probe and one.health != "healthy" else []
         lines += [f"  its last log lines:\n{log}"] if log else ["  it has logged nothing"]
-        hint = explanations.of_service(f"{one.words()}\n{one.probe}\n{log}")
+        hint = explanations.of_service("\n".join([one.words(), one.probe, *said]))
         if not log and _disk_is_full():  # then nothing can be logged, either
             hint = explanations.of_service("no space left on device")
         lines += [f"  -> {hint}"] if hint else []
@@ -146,22 +149,30 @@ def _disk_is_full() -> bool:
 def _ran_out_of_memory(container: str) -> bool:
     """Whether the kernel killed something in it lately: once a container runs again, its state does not tell any more."""
     since = ["--since=15m", "--until=0s", "--filter=event=oom", f"--filter=container={container}"]
-    return bool(shell.run(["docker", "events", *since], show=False, check=False, timeout=30).output)
+    for _ in range(4):  # the engine hears of that by another way than of the end, and may do so later
+        if shell.run(["docker", "events", *since], show=False, check=False, timeout=30).output:
+            return True
+        time.sleep(0.5)
+    return False
 
 
 class _Chance:
-    """Who is unhealthy when the waiting begins, or was well and turns so, gets one more probe: it was overloaded, or what it
-    needs was away. A last probe that failed is looked at once more, too."""
+    """Who is unhealthy when the waiting begins, or was well and turns so, gets one more probe, which begins after that: it was
+    overloaded, or what it needs was away. A last probe that failed is looked at once more, too."""
 
     def __init__(self, found: list[State]) -> None:
-        self._probed = {one.container: one.probed for one in found if one.sick}
+        now = time.monotonic()
+        self._since = {one.container: now for one in found if one.sick}
         self._well = {one.container for one in found if one.well}
 
     def open(self, one: State) -> bool:
         """Whether a container is still to be probed again."""
         if one.health == "unhealthy" and one.container in self._well:
-            self._probed.setdefault(one.container, one.probed)
-        return one.sick and one.status == "running" and self._probed.get(one.container) == one.probed
+            self._since.setdefault(one.container, time.monotonic())
+        since = self._since.get(one.container)
+        if since is None or not one.sick or one.status != "running":
+            return False
+        return not one.probed or _seconds_since(one.probed) > time.monotonic() - since
 
 
 def settle(project: Project, *, timeout: float = 15) -> list[State]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,9 @@ def require_all_healthy(stack: Stack) -> list[health.State]:
     Raises:
         CourseError: one has none, or is not healthy.
     """
-    found = health.settle(stack.project)
+    found, until = health.settle(stack.project), time.monotonic() + 60
+    while any(one.sick and one.status == "running" for one in found) and time.monotonic() < until:
+        found = health.settle(stack.project)  # a busy machine may be too slow for two probes in a row
     for service in stack.project.services:
         mine = [one for one in found if one.service == service]
         sick = [one for one in mine if one.health != "healthy" or one.sick]
@@ -286,7 +289,7 @@ def require_counted(stack: Stack, expression: str, before: float, *, more: int) 
     Raises:
         CourseError: it did not grow so much within some scrapes.
     """
-    stack.prometheus.wait_for(f"({expression}) >= {before + more}", timeout=30)
+    stack.prometheus.wait_for(f"({expression}) >= {before + more}", timeout=90)
     now = stack.prometheus.value(expression)
     record("prometheus.counted", "prometheus", stack.project.name, query=expression, before=before, now=now)
     return now

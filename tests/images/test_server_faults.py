@@ -112,11 +112,11 @@ def test_killed(fresh_state: Path, inference_image: str, small_image: str, name:
 
 def test_frozen(fresh_state: Path, inference_image: str, name: str) -> None:
     """The HEALTHCHECK notices; whoever asked meanwhile is answered when it goes on, and no engine is taken for stuck."""
-    with serving(inference_image, name, STALL_SECONDS="1") as container, ThreadPoolExecutor(1) as pool:
+    with serving(inference_image, name, STALL_SECONDS="3") as container, ThreadPoolExecutor(1) as pool:
         container.signal("STOP")
         try:
-            asked = pool.submit(InferenceServer(container.url, timeout=60).require_right, samples(1))
-            container.wait_unhealthy(30)
+            asked = pool.submit(InferenceServer(container.url, timeout=180).require_right, samples(1))
+            container.wait_unhealthy(120)
         finally:
             container.signal("CONT")
         assert InferenceServer(container.url).get("/health").status_code == 200
@@ -127,13 +127,13 @@ def test_frozen(fresh_state: Path, inference_image: str, name: str) -> None:
 
 def test_paused(fresh_state: Path, inference_image: str, name: str) -> None:
     """As `docker pause` does it. Without a health check: one that is about to begin can hang with the pause and take the engine along."""
-    how = {"env": {"STALL_SECONDS": "1"}, "options": ["--no-healthcheck"]}
+    how = {"env": {"STALL_SECONDS": "3"}, "options": ["--no-healthcheck"]}
     with images.running(inference_image, name, **how) as container, ThreadPoolExecutor(1) as pool:
         server = InferenceServer(container.url, timeout=60)
         waits.until(lambda: ready(server), what="the server to be ready", timeout=60, diagnose=container.logs)
         shell.run(["docker", "pause", container.name])
         asked = pool.submit(server.require_right, samples(1))
-        time.sleep(2)
+        time.sleep(4)
         shell.run(["docker", "unpause", container.name])
         assert InferenceServer(container.url).get("/health").status_code == 200
         assert asked.result().right == 1

@@ -17,9 +17,12 @@ pytestmark = pytest.mark.docker
 def test_a_disk_that_is_full_says_so_and_nothing_stays(small_engine: Path, small_stack: Callable[..., Stack]) -> None:
     alone = {"network_mode": "none"}  # this engine has no bridge
     fills = ["sh", "-c", "head -c 400000000 /dev/zero > /kept/index 2> /dev/null"]
+    # however long it writes: without a check it would count as well after two seconds
+    test = {"test": ["CMD", "test", "-e", "/never"], "start_period": "60s", "interval": "60s"}
+    never = {"healthcheck": {**test, "start_interval": "60s"}}
     stack = small_stack(
         compose(
-            one={**alone, "command": fills, "volumes": ["kept:/kept"], "healthcheck": {"disable": True}},
+            one={**alone, "command": fills, "volumes": ["kept:/kept"], **never},
             top={"volumes": {"kept": {}}},
         )
     )

@@ -58,7 +58,7 @@ def starting(
         if not [one for one in stack.states() if one.service == "one" and one.status == "running"]:
             raise waits.NotYet("no container runs")
 
-    waits.until(begun, what="the first container", timeout=60)
+    waits.until(begun, what="the first container", timeout=180)
     return process, stack
 
 

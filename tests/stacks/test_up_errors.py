@@ -26,8 +26,9 @@ def probe(*command: str, **more: Any) -> dict[str, Any]:
 
 
 def script(text: str, **more: Any) -> dict[str, Any]:
-    """A service without a health check that runs a line of shell."""
-    return {"command": ["sh", "-c", text], "healthcheck": {"disable": True}, **more}
+    """A service that runs a line of shell, and is not well however long that takes to end."""
+    never = probe("test", "-e", "/never", start_period="60s", start_interval="60s", interval="60s")
+    return {"command": ["sh", "-c", text], **never, **more}
 
 
 def require_refused(failing: Stack, *words: str, timeout: float = 60) -> CourseError:
@@ -186,9 +187,8 @@ def test_a_wait_that_runs_out_shows_how_things_stand(small_stack: Make) -> None:
 )
 def test_what_a_log_line_means(small_stack: Make, command: str, hint: str) -> None:
     user = "0:0" if "/etc/x" in command else "10009:10009"
-    never = probe("test", "-e", "/never", start_period="60s", start_interval="60s")  # however long its end takes
     net = {"network_mode": "none"} if "chrmoa" in command else {}  # no name server, no waiting for one
-    text = compose(one=script(command, read_only=True, user=user, tmpfs=["/tmp:size=1m"], **never, **net))
+    text = compose(one=script(command, read_only=True, user=user, tmpfs=["/tmp:size=1m"], **net))
     error = require_refused(small_stack(text), "not every service got healthy: one")
     assert hint in error.why
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,25 +13,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
+# An example may take as long as a busy machine needs for it.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 START_SECONDS = 60  # a loaded machine; how fast it starts is measured elsewhere
 
 
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, outside those that the system gives away by itself: no other program is given it meanwhile."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -119,8 +126,8 @@ def frozen(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    """Ask until it holds. Raises TimeoutError."""
-    end = time.monotonic() + seconds
+    """Ask until it holds; on a busy machine for longer than it takes. Raises TimeoutError."""
+    end = time.monotonic() + max(seconds, 60)
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError

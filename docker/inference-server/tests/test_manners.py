@@ -266,14 +266,14 @@ def test_sigterm_finishes_what_runs(samples: list[dict[str, Any]]) -> None:
     waits = {"RECEIVE_TIMEOUT_SECONDS": NEVER, "DRAIN_SECONDS": NEVER}
     with Server(MODEL_PATH=MODELS / "digits", **waits) as server, closing(half_sent(server, body)) as connection:
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 20)
-        assert httpx.get(f"{server.url}/ready").json() == {
+        wait_for(lambda: httpx.get(f"{server.url}/ready", timeout=30).status_code == 503, 20)
+        assert httpx.get(f"{server.url}/ready", timeout=30).json() == {
             "ready": False,
             "phase": "draining",
             "models": ["digits:1", "digits:2"],
         }
-        assert httpx.get(f"{server.url}/health").status_code == 200
-        refused = httpx.post(f"{server.url}/predict", json={"inputs": samples[0]["pixels"]})
+        assert httpx.get(f"{server.url}/health", timeout=30).status_code == 200
+        refused = httpx.post(f"{server.url}/predict", json={"inputs": samples[0]["pixels"]}, timeout=30)
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.headers["connection"] == "close"
@@ -296,8 +296,8 @@ def test_who_keeps_a_connection_is_answered_and_sent_away(samples: list[dict[str
     with Server(MODEL_PATH=MODELS / "digits", SHUTDOWN_DELAY_SECONDS=NEVER) as server, httpx.Client() as kept:
         assert "connection" not in kept.post(f"{server.url}/predict", json=question).headers
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 20)
-        assert httpx.get(f"{server.url}/ready").json()["phase"] == "leaving"
+        wait_for(lambda: httpx.get(f"{server.url}/ready", timeout=30).status_code == 503, 20)
+        assert httpx.get(f"{server.url}/ready", timeout=30).json()["phase"] == "leaving"
         for client in (kept, httpx):
             answer = client.post(f"{server.url}/predict", json=question)
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
@@ -361,7 +361,7 @@ def test_health_fails_when_an_engine_is_dead(samples: list[dict[str, Any]]) -> N
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             assert (await client.get("/health")).status_code == 200
             engine.turn = die
-            end = time.monotonic() + 5
+            end = time.monotonic() + 60
             while engine.vitals().alive and time.monotonic() < end:
                 await asyncio.sleep(0.05)
             reply = await client.get("/health")

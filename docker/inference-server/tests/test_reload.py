@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MODELS, START_SECONDS, Server, environment, free_port, run, wait_for
+from conftest import MODELS, START_SECONDS, Server, environment, free_port, frozen, run, wait_for
 from test_traffic import count, two_tutors
 
 CLIENTS = 16
@@ -132,6 +132,13 @@ class Crowd:
         return {"model": "tutor", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 40}
 
 
+def leave(version: Path) -> None:
+    """Out of sight in one move, and then file by file: a look at half a version counts as a failure."""
+    gone = version.with_name(f".{version.name}.gone")
+    version.rename(gone)
+    shutil.rmtree(gone)
+
+
 def test_versions_come_change_and_go_under_load(repository: Path, samples: list[dict[str, Any]]) -> None:
     labels = json.loads((MODELS / "digits/2/model.json").read_text())["labels"]
     with Server(MODEL_PATH=repository, RELOAD_SECONDS=POLL) as server:
@@ -148,10 +155,10 @@ def test_versions_come_change_and_go_under_load(repository: Path, samples: list[
                 spare.write_text(config.read_text() + " ")
                 spare.rename(config)
                 wait_until_loaded(server, "tutor", "3", loads)
-            shutil.rmtree(repository / "tutor" / "1")
+            leave(repository / "tutor" / "1")
             wait_for(lambda: "tutor:1" not in ready(server), 120)
-            shutil.rmtree(repository / "tutor" / "3")
-            shutil.rmtree(repository / "digits" / "3")
+            leave(repository / "tutor" / "3")
+            leave(repository / "digits" / "3")
             wait_for(lambda: ready(server) == ["digits:1", "digits:2", "tutor:2"], 120)
             before = sum(crowd.replies.values())
             wait_for(lambda: sum(crowd.replies.values()) > before + 100, 120)
@@ -221,8 +228,10 @@ def test_what_cannot_be_loaded_changes_nothing(repository: Path, samples: list[d
         if what == "replaced by nonsense":
             (repository / "digits/2/model.onnx").write_bytes(b"nonsense")
         elif what == "version torn":
-            (repository / "digits/2/model.json").write_text("{")
-            shutil.rmtree(repository / "digits" / "1")  # not taken away either while its successor is in trouble
+            torn = repository / "digits/2/.card"
+            torn.write_text("{")
+            torn.rename(torn.with_name("model.json"))
+            leave(repository / "digits" / "1")  # not taken away either while its successor is in trouble
         elif what == "folder gone":
             repository.rename(repository.with_name("elsewhere"))
         else:
@@ -292,10 +301,12 @@ def test_a_version_stays_while_the_one_in_its_place_is_being_copied(
     repository: Path, samples: list[dict[str, Any]]
 ) -> None:
     with Server(MODEL_PATH=repository, RELOAD_SECONDS=POLL) as server:
-        shutil.rmtree(repository / "digits")
         new = repository / "digits" / "3"
-        shutil.copytree(MODELS / "digits" / "2", new)
-        (new / "model.json").write_text(json.dumps({**json.loads((new / "model.json").read_text()), "version": "3"}))
+        with frozen(server.process):  # two looks at nothing would take the old ones away
+            shutil.rmtree(repository / "digits")
+            shutil.copytree(MODELS / "digits" / "2", new)
+            card = json.loads((new / "model.json").read_text())
+            (new / "model.json").write_text(json.dumps({**card, "version": "3"}))
         for size in range(20):  # each look sees other files
             (new / "model.onnx").write_bytes((MODELS / "digits" / "2" / "model.onnx").read_bytes()[: 500 + size])
             reply = server.client.post("/predict", json={"inputs": samples[0]["pixels"], "model": "digits"})
@@ -369,7 +380,7 @@ class Starting:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}")
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=30)
         except httpx.TransportError:
             assert self.process.poll() is None, self.process.communicate()
             return None
@@ -396,7 +407,7 @@ def test_models_that_come_late(tmp_path: Path, first: str) -> None:
         assert ready
         assert health
         assert (ready.status_code, ready.json()["phase"], health.status_code) == (503, "loading", 200)
-        answer = httpx.post(f"http://127.0.0.1:{starting.port}/predict", json={"inputs": [0] * 64})
+        answer = httpx.post(f"http://127.0.0.1:{starting.port}/predict", json={"inputs": [0] * 64}, timeout=30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loading")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

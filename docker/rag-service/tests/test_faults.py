@@ -74,13 +74,13 @@ def test_a_dependency_that_is_silent_costs_its_limit_of_time(own_chroma: Process
     with Rag(own_chroma, own_inference) as patient:  # a document may take longer on a busy machine
         patient.add("a.md", VOLUMES)
         collection = patient.settings["COLLECTION"]
-    with Rag(own_chroma, own_inference, COLLECTION=collection, TIMEOUT_SECONDS=2) as rag:
+    with Rag(own_chroma, own_inference, COLLECTION=collection, TIMEOUT_SECONDS=5) as rag:
         for silent, code in ((own_chroma, "chroma_down"), (own_inference, "inference_down")):
             silent.freeze()
             try:
                 start = time.monotonic()
                 assert "took too long" in error(rag.client.post("/answer", json=QUESTION), 503, code)["message"]
-                assert time.monotonic() - start < 20  # not for ever
+                assert time.monotonic() - start < 40  # not for ever
                 assert rag.client.get("/ready").status_code == 503
                 assert rag.client.get("/health").status_code == 200
             finally:
