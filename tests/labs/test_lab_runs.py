@@ -32,6 +32,7 @@ SOLUTIONS = [
 ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("lab", FIRST)
 def test_the_lab_runs_untouched_and_without_solutions(lab: catalog.Lab, clone_without_solutions: Path) -> None:
     """With the network that a machine has; without one every lab does so in test_air_gapped.py."""

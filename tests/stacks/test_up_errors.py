@@ -167,7 +167,7 @@ def test_a_service_that_runs_out_of_memory(small_stack: Make, restart: str) -> N
 
 def test_a_wait_that_runs_out_shows_how_things_stand(small_stack: Make) -> None:
     failing = small_stack(compose(one=probe("false", start_period="300s", start_interval="300s")))
-    require_refused(failing, "waited 45 s", "not healthy: one", "one: running, starting", timeout=45)
+    require_refused(failing, "waited 30 s", "not healthy: one", "one: running, starting", timeout=30)
 
 
 @pytest.mark.parametrize(
