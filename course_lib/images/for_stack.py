@@ -12,6 +12,11 @@ _SERVICES = {
     "alertmanager": "ALERTMANAGER_IMAGE",
     "blackbox": "BLACKBOX_IMAGE",
     "redis": "CACHE_IMAGE",
+    # of compose.gpu.yaml
+    "dcgm-exporter": "DCGM_IMAGE",
+    "node-exporter": "NODE_EXPORTER_IMAGE",
+    "ollama": "OLLAMA_IMAGE",
+    "vllm": "VLLM_IMAGE",
 }
 
 

@@ -36,6 +36,10 @@ IMAGES = {
     "PROMETHEUS_IMAGE": "prometheus",
     "ALERTMANAGER_IMAGE": "alertmanager",
     "BLACKBOX_IMAGE": "blackbox",
+    "DCGM_IMAGE": "dcgm-exporter",
+    "NODE_EXPORTER_IMAGE": "node-exporter",
+    "OLLAMA_IMAGE": "ollama",
+    "VLLM_IMAGE": "vllm",
     "BASE_IMAGE": "python-slim",
     "BUILDER_IMAGE": "python-full",
 }
