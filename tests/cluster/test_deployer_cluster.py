@@ -18,7 +18,7 @@ from course_lib import shell, waits
 from course_lib.cluster import KindCluster, pods
 from course_lib.cluster import api as clusters_api
 from course_lib.cluster.deployer import Deployer
-from course_lib.cluster.pods import Event
+from course_lib.cluster.events import Event
 from course_lib.cluster.refusals import ApiError
 from course_lib.errors import CourseError
 from tests.cluster.web import web

@@ -264,6 +264,7 @@ def test_kernel_settings_are_put_back_by_the_last_that_goes(
     """
     key, other, wanted = "kernel.panic", "17", sysctls.KUBELET["kernel.panic"]
     monkeypatch.setattr(reaper, "_sysctl_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(sysctls, "NOTES", tmp_path / "notes")
     for each, value in sysctls.KUBELET.items():
         (tmp_path / each).write_text(value)
 
@@ -279,6 +280,41 @@ def test_kernel_settings_are_put_back_by_the_last_that_goes(
     kubelet(wanted)
     sysctls.put_back("second")
     assert reaper.sysctl(key) == other and not [row for row in ledger.rows() if row.kind == "sysctl"]
+
+
+def test_kernel_settings_of_clusters_that_know_nothing_of_one_another(
+    own_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two users, or of two ledgers: the second one's kubelet sets them anew when the first has put them back."""
+    key, other, wanted = "kernel.panic", "17", sysctls.KUBELET["kernel.panic"]
+    running = True
+    monkeypatch.setattr(reaper, "_sysctl_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(sysctls, "NOTES", tmp_path / "notes")
+    monkeypatch.setattr(sysctls, "clusters_run", lambda: running)
+    for each, value in sysctls.KUBELET.items():
+        (tmp_path / each).write_text(value)
+
+    def of(state: str) -> None:
+        monkeypatch.setenv("COURSE_STATE_DIR", str(tmp_path / state))
+        settings.cache_clear()
+
+    of("one")
+    (tmp_path / key).write_text(other)
+    sysctls.write_down("first", "run")
+    (tmp_path / key).write_text(wanted)
+    of("another")
+    sysctls.write_down("second", "run")
+    of("one")
+    sysctls.put_back("first")
+    assert reaper.sysctl(key) == other
+    (tmp_path / key).write_text(wanted)  # by the kubelet of the second
+    of("another")
+    running = False
+    sysctls.put_back("second")
+    assert reaper.sysctl(key) == other and not sysctls.NOTES.exists()
+    (tmp_path / key).write_text(wanted)  # by a person
+    sysctls.write_down("third", "run")
+    assert ledger.rows() == []
 
 
 STARTS = """
