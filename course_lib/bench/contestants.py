@@ -260,9 +260,12 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
         os.killpg(leader, number)
 
 
+_PORTS = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
+
+
 def _free_port() -> int:
-    """A port nobody listens on, outside those that the system gives away by itself: no other program is given it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 100):
+    """A port nobody listens on, outside those that the system gives away by itself, and none that was given here before."""
+    for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -45,9 +45,12 @@ Use docker volume prune to delete volumes that no container uses; the data is go
 """
 
 
+_PORTS = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
+
+
 def free_port() -> int:
-    """A port nobody listens on, outside those that the system gives away by itself: no other program is given it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 100):
+    """A port nobody listens on, outside those that the system gives away by itself, and none that was given here before."""
+    for port in _PORTS:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -28,9 +28,12 @@ START_SECONDS = 60  # a loaded machine
 SECOND = 10**9
 
 
+_PORTS = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody has, outside those that the system gives away by itself: no other program is given it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 100):
+    """A port nobody listens on, outside those that the system gives away by itself, and none that was given here before."""
+    for port in _PORTS:
         with socket.socket(type=kind) as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
