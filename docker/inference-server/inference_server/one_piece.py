@@ -20,33 +20,41 @@ class OnePieceProtocol(HttpToolsProtocol):
 
 
 class _OnePiece:
-    """A transport that keeps a head back until the next write, or until the loop's next turn: a stream's first token is not due yet."""
+    """A transport that keeps a head, and what follows it in the same turn of the loop, until the next turn: a stream's first token is
+    not due yet, and whoever reads an answer finds its line in the log."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._head = b""
+        self._kept: list[bytes] = []
+        self._closing = False
 
     def write(self, data: bytes) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
+        if self._kept:
+            self._kept.append(data)
         elif data.startswith(b"HTTP/1."):
-            self._head = data
+            self._kept.append(data)
             self._loop.call_soon(self._flush)
-            return
-        self._transport.write(data)
+        else:
+            self._transport.write(data)
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         self.write(b"".join(pieces))
 
     def close(self) -> None:
-        self._flush()
-        self._transport.close()
+        self._closing = True
+        if not self._kept:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
 
     def _flush(self) -> None:
-        if self._head:
-            data, self._head = self._head, b""
-            self._transport.write(data)
+        kept, self._kept = b"".join(self._kept), []
+        if not self._transport.is_closing():  # its client may be gone since
+            self._transport.write(kept)
+        if self._closing:
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
