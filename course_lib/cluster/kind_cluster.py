@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -230,7 +231,16 @@ class KindCluster(Cluster):
         """Nothing to do: all that is in this cluster goes with it."""
 
     def release(self, namespace: str) -> None:
-        self.kubectl("delete", "namespace", namespace, "--ignore-not-found", show=False, timeout=300)
+        name = ("namespace", namespace, "--ignore-not-found")
+        self.kubectl("delete", *name, "--wait=false", show=False, timeout=60)
+
+        def gone() -> None:
+            if said := self.kubectl("get", *name, "--output=json", show=False, timeout=60).output:
+                holds = [one for one in json.loads(said)["status"].get("conditions", []) if one["status"] == "True"]
+                raise waits.NotYet("\n".join(one["message"] for one in holds) or "it is being deleted")
+
+        # Not by kubectl's own waiting, which does not tell what a namespace is held by.
+        waits.until(gone, what=f"namespace {namespace} to be gone", timeout=400, every=0.3)
 
     def left(self) -> list[str]:
         """Containers and networks that the engine still has of it, and the file that led to it."""

@@ -10,7 +10,7 @@ import base64
 import json
 import secrets
 
-from course_lib import images, stacks
+from course_lib import images, shell, stacks
 from course_lib.cluster import Deployer, KindCluster, make_key, serving
 from course_lib.cluster.strategies import Release, UserLoad, Users
 from course_lib.cluster.strategies.marks import MODEL, Row
@@ -122,7 +122,8 @@ def our_key(found: Deployer) -> dict[str, str]:
 def clear(of: KindCluster) -> None:
     """Takes everything away that a strategy has put there."""
     if deployer(of).api.find("v1", "Namespace", NAMESPACE):
-        of.kubectl("delete", "namespace", NAMESPACE, timeout=300)
+        shell.announce(f"kubectl delete namespace {NAMESPACE}")
+        of.release(NAMESPACE)
 
 
 def start_over(found: Deployer, release: Release) -> None:
