@@ -14,14 +14,12 @@ class CourseError(Exception):
         what: what happened, one sentence without a full stop.
         why: what was seen that explains it; may hold several lines (log lines, say).
         do: what to do about it, an imperative sentence.
+        passing: whether the same may well succeed a little later: who waits goes on then.
     """
 
-    #: Whether the same may well succeed a little later: who waits goes on then.
-    passing: bool = False
-
-    def __init__(self, what: str, *, why: str = "", do: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", do: str = "", passing: bool = False) -> None:
         super().__init__(what)
-        self.what, self.why, self.do = what, why, do
+        self.what, self.why, self.do, self.passing = what, why, do, passing
 
     def __str__(self) -> str:
         text = self.what if self.what.endswith((".", "?", "!")) else self.what + "."

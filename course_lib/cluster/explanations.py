@@ -120,13 +120,11 @@ def of_start(error: CourseError, nodes: str) -> CourseError:
 def of_kubectl(error: CommandError) -> CourseError:
     """A failed kubectl as a sentence, with its own words below."""
     said = (error.stderr.strip() or error.stdout.strip())[-1500:]
-    told = CourseError(f"`kubectl` failed: {error.what}", why=said, do="Its own words above say why.")
+    late = error.status is None
     for pattern, what, do in _KUBECTL:
         if re.search(pattern, said, re.MULTILINE):
-            told = CourseError(what, why=said, do=do)
-            break
-    told.passing = error.status is None or told.what == _AWAY
-    return told
+            return CourseError(what, why=said, do=do, passing=late or what == _AWAY)
+    return CourseError(f"`kubectl` failed: {error.what}", why=said, do="Its own words above say why.", passing=late)
 
 
 def _around(text: str, found: re.Match[str]) -> str:

@@ -17,9 +17,9 @@ class ApiError(CourseError):
     """
 
     def __init__(self, what: str, *, why: str = "", do: str = "", status: int = 0) -> None:
-        super().__init__(what, why=why, do=do)
+        away = status in (0, 429, 500, 502, 503, 504)  # the server is away, overloaded, or starting
+        super().__init__(what, why=why, do=do, passing=away)
         self.status = status
-        self.passing = status in (0, 429, 500, 502, 503, 504)  # the server is away, overloaded, or starting
 
 
 #: (status, what is said, what it means, what to do), most telling first. `{about}` is the object that was asked for.

@@ -115,11 +115,10 @@ class Prometheus:
         try:
             answer = self._http.get(path, params=parameters)
         except httpx.HTTPError as error:
-            silent = CourseError(
-                "Prometheus does not answer", why=str(error), do="Is it running? `stack.show()` tells."
-            )
-            silent.passing = isinstance(error, httpx.TimeoutException)
-            raise silent from None
+            raise CourseError(
+                "Prometheus does not answer", why=str(error), do="Is it running? `stack.show()` tells.",
+                passing=isinstance(error, httpx.TimeoutException),
+            ) from None  # fmt: skip
         try:
             body = answer.json()
         except ValueError:

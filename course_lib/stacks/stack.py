@@ -304,11 +304,10 @@ class Stack:
                 found = http.get(f"http://127.0.0.1:{self.port('alertmanager', 9093)}/api/v2/alerts")
             return list(found.raise_for_status().json())
         except httpx.HTTPError as error:
-            silent = CourseError(
-                "Alertmanager does not answer", why=str(error), do="Is it running? `stack.show()` tells."
-            )
-            silent.passing = isinstance(error, httpx.TimeoutException)
-            raise silent from None
+            raise CourseError(
+                "Alertmanager does not answer", why=str(error), do="Is it running? `stack.show()` tells.",
+                passing=isinstance(error, httpx.TimeoutException),
+            ) from None  # fmt: skip
 
 
 @contextmanager

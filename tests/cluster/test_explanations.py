@@ -28,3 +28,8 @@ def test_kubectls_words(said: str, what: str) -> None:
     """As kubectl 1.32 said them, some of them while the API server was killed and started again."""
     found = explanations.of_kubectl(CommandError(["kubectl", "get", "nodes"], 1, "", said))
     assert what in found.what and found.do and said in found.why
+    assert found.passing is ("does not answer" in what), "who waits goes on where the server is only away"
+
+
+def test_a_kubectl_that_ran_out_of_time_may_do_better_later() -> None:
+    assert explanations.of_kubectl(CommandError(["kubectl", "get", "nodes"], None, "", "")).passing
